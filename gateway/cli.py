@@ -1,0 +1,139 @@
+"""The command line: arguments in, one function called, errors out as one readable line each."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+import yaml
+from rich.console import Console
+from rich.table import Table
+
+from gateway import __version__
+from gateway.config import Config, load
+from gateway.errors import ConfigError
+from gateway.plugins.manager import find, installed, sections
+
+cli = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
+
+ConfigFile = Annotated[Path, typer.Option("--config", help="The configuration file.")]
+
+
+@cli.callback()
+def _version() -> None:
+    """GitLab's access control and registry management in front of container registries."""
+
+
+@cli.command()
+def serve(config: ConfigFile) -> None:
+    """Run the gateway."""
+    # Workers count into files of this folder; prometheus-client reads the variable when it is imported.
+    folder = tempfile.mkdtemp(prefix="registry-gateway-metrics-")
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
+    from gateway import launcher  # noqa: PLC0415 - after the variable is set
+
+    parent = os.getpid()
+    try:
+        launcher.serve(config)
+    finally:
+        if os.getpid() == parent:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+@cli.command("check-config")
+def check_config(
+    config: ConfigFile,
+    show: Annotated[bool, typer.Option(help="Print the effective values, secrets masked.")] = False,  # noqa: FBT002
+    schema: Annotated[bool, typer.Option(help="Print a JSON Schema for editors.")] = False,  # noqa: FBT002
+) -> None:
+    """Check a configuration and everything that it names."""
+    from gateway import launcher  # noqa: PLC0415 - the engine is not needed for the other commands
+
+    if schema:
+        sys.stdout.write(json.dumps(_schema(), indent=2) + "\n")
+        return
+    checked = launcher.check(config)
+    if show:
+        sys.stdout.write(yaml.safe_dump(_effective(checked), sort_keys=False, allow_unicode=True))
+    else:
+        sys.stdout.write(f"{config}: good\n")
+
+
+@cli.command()
+def plugins(
+    config: Annotated[Path | None, typer.Option("--config", help="Say which are enabled by this file.")] = None,
+) -> None:
+    """List the installed plugins: name, distribution, version, hooks, and whether they are enabled."""
+    enabled = {item.use for item in load(config).plugins} if config else set()
+    table = Table("name", "distribution", "version", "hooks", "enabled")
+    failed = False
+    for plugin in installed():
+        try:
+            hooks = ", ".join(hook.removeprefix("gateway_") for hook in plugin.hooks())
+        except Exception as error:  # noqa: BLE001 - whatever a stranger's import raises is one row here
+            hooks, failed = f"cannot be imported: {error!r}", True
+        state = ("yes" if plugin.name in enabled else "no") if config else "-"
+        table.add_row(plugin.name, plugin.distribution, plugin.version, hooks, state)
+    Console(width=None if sys.stdout.isatty() else 200).print(table)
+    if failed:
+        raise typer.Exit(1)
+
+
+@cli.command()
+def init(config: ConfigFile) -> None:
+    """Make what a first start needs: a directory with a random root token, and a tiny image to push."""
+    from gateway import quickstart  # noqa: PLC0415 - used once in a lifetime
+
+    sys.stdout.write(quickstart.prepare(load(config)))
+
+
+@cli.command()
+def version() -> None:
+    """Print the version."""
+    sys.stdout.write(f"{__version__}\n")
+
+
+def _effective(config: Config) -> dict[str, Any]:
+    document: dict[str, Any] = json.loads(config.model_dump_json(exclude={"plugins"}))
+    classes, _ = find(config.plugins, installed())
+    document["plugins"] = []
+    for item in config.plugins:
+        section = classes[item.use].Config.model_validate(dict(item.options))
+        head: dict[str, Any] = {"use": item.use, "name": item.name}
+        if item.repositories:
+            head |= {"repositories": list(item.repositories)}
+        document["plugins"].append(head | json.loads(section.model_dump_json()))
+    return document
+
+
+def _schema() -> dict[str, Any]:
+    document = Config.model_json_schema()
+    items = []
+    for name, model in sections(installed()).items():
+        item = model.model_json_schema()
+        item["properties"] = {
+            "use": {"const": name},
+            "name": {"type": "string"},
+            "repositories": {"type": "array", "items": {"type": "string"}},
+            **item.get("properties", {}),
+        }
+        item["required"] = ["use", *item.get("required", [])]
+        items.append(item)
+    document["properties"]["plugins"] = {"type": "array", "items": {"anyOf": items}}
+    return document
+
+
+def main() -> None:
+    """Run a command. Exit status 0 only on success; 1 with one line for each problem."""
+    try:
+        cli()
+    except ConfigError as error:
+        for problem in error.problems:
+            sys.stderr.write(f"{problem}\n")
+        sys.exit(1)

@@ -1,0 +1,1 @@
+"""The engine: one path for a request, one schema, one error renderer."""

@@ -1,0 +1,234 @@
+"""Who asks, and may they? The one place where a request is authorized.
+
+The answer of the hooks is only ever narrowed: asked, within the credential's ceiling, within the policy, minus every
+veto. A token of ours is such an answer, remembered; whoever brings one is judged by it and nobody is asked again.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from pydantic import SecretStr
+
+from gateway.core.router import Kind, Route
+from gateway.core.tokens import Claims, ExpiredTokenError, InvalidTokenError, Tokens
+from gateway.core.uploads import Sessions
+from gateway.errors import ErrorCode, InvalidCredentialError, RegistryError
+from gateway.oci import Action, RepositoryName
+from gateway.plugins import (
+    ANONYMOUS,
+    Access,
+    Client,
+    Credential,
+    Decision,
+    Identity,
+    Reason,
+    Refusal,
+    RequestFacts,
+    Verdict,
+)
+from gateway.plugins.manager import Plugins
+
+HIDDEN: Final = Reason(
+    "hidden",
+    "the repository does not exist, or you may not see it: check the name, that its project exists and has the "
+    "container registry enabled, and that your credential may read it",
+)
+"""What everybody hears until pull is granted: missing, hidden and refused are one answer."""
+
+CATALOG_SCOPE: Final = "registry:catalog:*"
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who asks. *claims* are those of the token they brought; without one the hooks decide."""
+
+    identity: Identity
+    claims: Claims | None = None
+
+
+class AccessControl:
+    """Identifies callers and admits routes."""
+
+    def __init__(
+        self,
+        plugins: Plugins,
+        tokens: Tokens,
+        sessions: Sessions,
+        *,
+        service: str,
+        anonymous: Literal["direct", "challenge"],
+    ) -> None:
+        self._plugins = plugins
+        self._tokens = tokens
+        self._sessions = sessions
+        self._service = service
+        self._anonymous_direct = anonymous == "direct"
+
+    # -- who ------------------------------------------------------------------------------------------
+
+    async def identify(self, header: str | None, route: Route, client: Client, realm: str) -> Caller:
+        """Read the ``Authorization`` header. Raises RegistryError 401, with the challenge, for one that is no good."""
+        if header is None:
+            return Caller(ANONYMOUS)
+        scheme, _, value = header.partition(" ")
+        match scheme.lower():
+            case "bearer":
+                return self._bearer(value.strip(), route, realm)
+            case "basic":
+                identity = await self.basic(value.strip(), client)
+                if identity is not None:
+                    return Caller(identity)
+                raise self.challenge(route, realm, message="the username, password or token is wrong")
+            case _:
+                raise self.challenge(route, realm, message="use Basic or Bearer authentication")
+
+    async def basic(self, value: str, client: Client) -> Identity | None:
+        """Who the value of a Basic header stands for, or None where it is not right (RFC 7617, UTF-8)."""
+        try:
+            text = base64.b64decode(value, validate=True).decode("utf-8")
+        except (binascii.Error, UnicodeDecodeError, ValueError):
+            return None
+        # Only the first colon separates: passwords may hold more.
+        username, separator, password = text.partition(":")
+        if not separator:
+            return None
+        try:
+            return await self._plugins.authenticate(Credential(username, SecretStr(password)), client)
+        except InvalidCredentialError:
+            return None
+
+    def _bearer(self, token: str, route: Route, realm: str) -> Caller:
+        try:
+            claims = self._tokens.verify(token)
+        except ExpiredTokenError as expired:
+            # A long push outlives its token: the upload it began goes on under it, to a ceiling, and nothing else does.
+            if route.kind is Kind.UPLOAD and self._sessions.outlives(expired.claims, route):
+                return Caller(expired.claims.identity, expired.claims)
+            raise self.challenge(route, realm, error="invalid_token", message="the token has expired") from expired
+        except InvalidTokenError as error:
+            raise self.challenge(route, realm, error="invalid_token", message=str(error)) from error
+        return Caller(claims.identity, claims)
+
+    # -- may they -------------------------------------------------------------------------------------
+
+    async def admit(self, caller: Caller, route: Route, client: Client, realm: str) -> str:
+        """Let *caller* through to *route*, or raise the refusal that they may hear.
+
+        Returns the lower-case path of the project that the repository belongs to; empty for a route without one.
+        """
+        project = ""
+        accesses: tuple[Access, ...] = ()
+        if route.name is None:
+            self._admit_base(caller, route, realm)
+        else:
+            accesses = (Access("repository", route.name, route.actions),)
+            if caller.claims is not None:
+                project = self._admit_by_token(caller.claims, route, realm)
+            else:
+                project = await self._admit_by_hooks(caller.identity, route, realm)
+        if self._plugins.vetoes:
+            self.veto(caller.identity, route, accesses, client)
+        return project
+
+    def _admit_base(self, caller: Caller, route: Route, realm: str) -> None:
+        """``GET /v2/`` is how clients log in: without a credential it is always the challenge."""
+        if (
+            caller.identity.anonymous
+            and caller.claims is None
+            and (route.kind is Kind.BASE or not self._anonymous_direct)
+        ):
+            raise self.challenge(route, realm)
+
+    def _admit_by_token(self, claims: Claims, route: Route, realm: str) -> str:
+        key = f"repository:{route.name}"
+        granted = claims.grants.get(key, frozenset())
+        missing = [action for action in route.actions if action not in granted and Action.ALL not in granted]
+        if not missing:
+            return claims.projects.get(key, "")
+        if key in claims.refusals:
+            raise denied(missing, claims.refusals[key])
+        raise self.challenge(route, realm, error="insufficient_scope", message="the token does not cover this request")
+
+    async def _admit_by_hooks(self, identity: Identity, route: Route, realm: str) -> str:
+        assert route.name is not None
+        if identity.anonymous and not self._anonymous_direct:
+            raise self.challenge(route, realm)
+        access, verdict = await self.ask(identity, route.name, route.actions)
+        missing = [action for action in route.actions if action not in verdict.allowed]
+        if not missing and access.repository is not None:
+            return access.repository.project.path.lower()
+        if identity.anonymous:
+            raise self.challenge(route, realm)
+        raise denied(missing, verdict.reason)
+
+    async def ask(self, identity: Identity, name: RepositoryName, actions: Sequence[str]) -> tuple[Access, Verdict]:
+        """What the hooks say of one repository. Raises RegistryError where they refuse the whole request."""
+        accesses, decision = await self.decide(identity, [Access("repository", name, tuple(actions))])
+        if isinstance(decision, Refusal):
+            raise RegistryError(ErrorCode.DENIED, decision.message, status=decision.status)
+        return accesses[0], decision.verdicts[0]
+
+    async def decide(self, identity: Identity, asked: Sequence[Access]) -> tuple[list[Access], Decision | Refusal]:
+        """Resolve every name and put all accesses as one question to the hooks."""
+        accesses = [await self._resolved(access) for access in asked]
+        return accesses, await self._plugins.authorize(identity, accesses)
+
+    async def _resolved(self, access: Access) -> Access:
+        if access.type != "repository":
+            return access
+        try:
+            name = RepositoryName.parse(access.name)
+        except ValueError:
+            return access
+        return Access(access.type, access.name, access.actions, await self._plugins.resolve(name))
+
+    async def may_pull(self, caller: Caller, name: RepositoryName) -> bool:
+        """Whether *caller* may pull from another repository than the one that was asked for (the source of a mount)."""
+        if caller.claims is not None:
+            granted = caller.claims.grants.get(f"repository:{name}", frozenset())
+            return Action.PULL in granted or Action.ALL in granted
+        _, verdict = await self.ask(caller.identity, name, (Action.PULL,))
+        return Action.PULL in verdict.allowed
+
+    def veto(self, identity: Identity, route: Route, accesses: tuple[Access, ...], client: Client) -> None:
+        """Ask every plugin for its veto. Raises RegistryError 403 with the reason of the first."""
+        reference = route.reference or route.digest
+        facts = RequestFacts(route.method, route.kind, route.name, reference, accesses, client)
+        deny = self._plugins.admit_request(identity, facts)
+        if deny is not None:
+            raise denied(route.actions, deny.reason)
+
+    # -- how it is refused ------------------------------------------------------------------------------
+
+    def challenge(
+        self, route: Route, realm: str, *, error: str | None = None, message: str | None = None
+    ) -> RegistryError:
+        """The 401 that tells a client where to get a token, and for what (RFC 6750; distribution token specification).
+
+        No space follows the commas, and ``scope`` stands behind the realm and service: clients split at commas.
+        """
+        parts = [f'Bearer realm="{realm}"', f'service="{self._service}"']
+        scope = _scope(route)
+        if scope:
+            parts.append(f'scope="{scope}"')
+        if error:
+            parts.append(f'error="{error}"')
+        return RegistryError(ErrorCode.UNAUTHORIZED, message, headers={"WWW-Authenticate": ",".join(parts)})
+
+
+def _scope(route: Route) -> str:
+    if route.kind is Kind.CATALOG:
+        return CATALOG_SCOPE
+    return f"repository:{route.name}:{','.join(route.actions)}" if route.name is not None else ""
+
+
+def denied(actions: Sequence[str], reason: Reason | None) -> RegistryError:
+    """The 403 with its reason. Without one the caller may not know more than that there is nothing for them here."""
+    told = reason or HIDDEN
+    detail: Mapping[str, object] = {"reason": told.code, "actions": list(actions) if reason else []}
+    return RegistryError(ErrorCode.DENIED, f"requested access to the resource is denied: {told.message}", detail=detail)

@@ -1,0 +1,243 @@
+"""The engines under the metadata: how to connect, write, read and migrate on SQLite and on PostgreSQL."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import sqlite3
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+import alembic.command
+from alembic.config import Config as AlembicConfig
+from alembic.util import CommandError
+from sqlalchemy import Connection, Executable, Select, event, text
+from sqlalchemy.dialects import sqlite
+from sqlalchemy.exc import DBAPIError, InterfaceError, SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+from gateway.config import DatabaseConfig
+from gateway.errors import ConfigError, ErrorCode, RegistryError
+
+Rows = Sequence[tuple[Any, ...]]
+
+_BUSY_WRITER: Final = 15.0
+"""Seconds that a write waits for another process's write."""
+_BUSY_READER: Final = 0.005
+"""Seconds that a read may hold up the event loop before it moves to a thread."""
+_ADVISORY_LOCK: Final = 0x5267_4777
+_MIGRATIONS: Final = Path(__file__).parent / "migrations"
+
+
+class Query:
+    """A SELECT that is compiled once; its parameters are bound by name."""
+
+    def __init__(self, statement: Select[Any]) -> None:
+        self.statement = statement
+
+    @cached_property
+    def on_sqlite(self) -> tuple[str, dict[str, Any]]:
+        """The statement as SQLite reads it, and the values that are fixed in it."""
+        compiled = self.statement.compile(dialect=sqlite.dialect(paramstyle="named"))
+        return str(compiled), {name: value for name, value in compiled.params.items() if value is not None}
+
+
+class Reader(Protocol):
+    """Runs queries that see every commit that came before them, of any process."""
+
+    async def rows(self, query: Query, parameters: Mapping[str, Any]) -> Rows:
+        """All rows. Raises RegistryError (503) where the database can't answer."""
+        ...
+
+    async def close(self) -> None:
+        """Give the connections back."""
+        ...
+
+
+class SqliteReader:
+    """Reads on the event loop, on a connection that never writes and never holds a transaction open.
+
+    A point query takes microseconds here and hundreds through a thread; one that would have to wait moves to a thread.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._quick = _reading(path, _BUSY_READER)
+        self._patient = _reading(path, _BUSY_WRITER)
+        self._one_at_a_time = asyncio.Lock()
+
+    async def rows(self, query: Query, parameters: Mapping[str, Any]) -> Rows:
+        """All rows."""
+        sql, fixed = query.on_sqlite
+        values = {**fixed, **parameters} if fixed else parameters
+        try:
+            return self._quick.execute(sql, values).fetchall()
+        except sqlite3.OperationalError:
+            # Busy (a checkpoint, a recovery) or really broken: the patient connection finds out.
+            async with self._one_at_a_time:
+                try:
+                    return await asyncio.to_thread(lambda: self._patient.execute(sql, values).fetchall())
+                except sqlite3.Error as error:
+                    raise unavailable() from error
+        except sqlite3.Error as error:
+            raise unavailable() from error
+
+    async def close(self) -> None:
+        """Close both connections."""
+        self._quick.close()
+        self._patient.close()
+
+
+def _reading(path: Path, timeout: float) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, timeout=timeout, isolation_level=None, check_same_thread=False)
+    connection.execute("PRAGMA query_only = ON")
+    return connection
+
+
+class EngineReader:
+    """Reads through SQLAlchemy's pool, each query in autocommit."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._engine = engine.execution_options(isolation_level="AUTOCOMMIT")
+
+    async def rows(self, query: Query, parameters: Mapping[str, Any]) -> Rows:
+        """All rows."""
+        try:
+            async with self._engine.connect() as connection:
+                return [tuple(row) for row in await connection.execute(query.statement, dict(parameters))]
+        except (SQLAlchemyError, OSError) as error:
+            raise unavailable() from error
+
+    async def close(self) -> None:
+        """Nothing of its own to close: the pool belongs to the database."""
+
+
+class Database:
+    """One worker's connections. Built inside the worker that uses them; never carried across a fork."""
+
+    def __init__(self, config: DatabaseConfig) -> None:
+        self._config = config
+        self._engine = _engine(config)
+        self.dialect = self._engine.dialect.name
+        self._reader: Reader | None = None
+
+    async def open(self) -> None:
+        """Open the reading side. The schema has been migrated by then."""
+        self._reader = EngineReader(self._engine) if self._config.shared else SqliteReader(self._config.sqlite_path)
+
+    async def close(self) -> None:
+        """Close every connection."""
+        if self._reader is not None:
+            await self._reader.close()
+        await self._engine.dispose()
+
+    async def rows(self, query: Query, **parameters: Any) -> Rows:
+        """All rows of *query*. Raises RegistryError (503) where the database can't answer."""
+        assert self._reader is not None
+        return await self._reader.rows(query, parameters)
+
+    @asynccontextmanager
+    async def write(self) -> AsyncIterator[Writer]:
+        """One transaction: committed and durable when the block ends, undone when it raises."""
+        try:
+            async with self._engine.begin() as connection:
+                yield Writer(connection)
+        except DBAPIError as error:
+            raise unavailable() from error
+        except (InterfaceError, OSError, TimeoutError) as error:
+            raise unavailable() from error
+
+
+class Writer:
+    """Statements inside one write transaction."""
+
+    def __init__(self, connection: AsyncConnection) -> None:
+        self._connection = connection
+
+    async def rows(self, statement: Executable, parameters: Any = None) -> Rows:
+        """Run *statement* and give its rows."""
+        return [tuple(row) for row in await self._connection.execute(statement, parameters)]
+
+    async def run(self, statement: Executable, parameters: Any = None) -> int:
+        """Run *statement* and give the number of rows that it changed."""
+        result = await self._connection.execute(statement, parameters)
+        return int(result.rowcount)
+
+
+def unavailable() -> RegistryError:
+    """The refusal of a request that needs the database while it can't answer."""
+    return RegistryError(
+        ErrorCode.UNAVAILABLE, "the registry's database can't answer now, try again", headers={"Retry-After": "5"}
+    )
+
+
+def _engine(config: DatabaseConfig) -> AsyncEngine:
+    url = config.url.get_secret_value()
+    if config.shared:
+        return create_async_engine(
+            url.replace("postgresql://", "postgresql+asyncpg://", 1), pool_size=10, max_overflow=10, pool_pre_ping=True
+        )
+    engine = create_async_engine(
+        f"sqlite+aiosqlite:///{config.sqlite_path}",
+        pool_size=1,
+        max_overflow=0,
+        pool_timeout=60,
+        connect_args={"timeout": _BUSY_WRITER},
+    )
+
+    @event.listens_for(engine.sync_engine, "connect")
+    def _prepare(connection: Any, _record: object) -> None:
+        # pysqlite begins a transaction only before DML, so a read before it would not be protected: we begin ourselves.
+        connection.isolation_level = None
+        for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
+            connection.execute(f"PRAGMA {pragma}")
+
+    @event.listens_for(engine.sync_engine, "begin")
+    def _begin(connection: Connection) -> None:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+    return engine
+
+
+async def migrate(config: DatabaseConfig) -> None:
+    """Bring the schema to this version, under a lock that other starting gateways respect.
+
+    Raises ConfigError where the database can't be reached or was written by a newer gateway.
+    """
+    try:
+        if not config.shared:
+            config.sqlite_path.parent.mkdir(parents=True, exist_ok=True)
+        with _file_lock(config):
+            engine = _engine(config)
+            try:
+                async with engine.begin() as connection:
+                    if config.shared:
+                        await connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _ADVISORY_LOCK})
+                    await connection.run_sync(_upgrade)
+            finally:
+                await engine.dispose()
+    except CommandError as error:
+        problem = f"database.url: the database belongs to a newer version of the gateway ({error})"
+        raise ConfigError([problem]) from error
+    except (SQLAlchemyError, OSError) as error:
+        reason = str(getattr(error, "orig", None) or error).splitlines()[0]
+        raise ConfigError([f"database.url: cannot open or migrate the database: {reason}"]) from error
+
+
+@contextmanager
+def _file_lock(config: DatabaseConfig) -> Iterator[None]:
+    if config.shared:
+        yield
+        return
+    with config.sqlite_path.with_suffix(".lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _upgrade(connection: Connection) -> None:
+    settings = AlembicConfig()
+    settings.set_main_option("script_location", str(_MIGRATIONS))
+    settings.attributes["connection"] = connection
+    alembic.command.upgrade(settings, "head")

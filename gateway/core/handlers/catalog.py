@@ -1,0 +1,48 @@
+"""``GET /v2/`` (end-1) and ``GET /v2/_catalog`` (Distribution's listing, cut to what the caller may pull)."""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from gateway.core.access import CATALOG_SCOPE
+from gateway.core.handlers.base import Exchange, next_page, page_size
+from gateway.core.rendering import json_response
+from gateway.oci import Action
+from gateway.plugins import Access, Decision
+
+
+async def base(_: Exchange) -> web.StreamResponse:
+    """The registry speaks this protocol, and the caller's credential is good."""
+    return json_response({})
+
+
+async def get(exchange: Exchange) -> web.StreamResponse:
+    """Repositories that hold an image, in order; administrators who may list the catalog see all of them."""
+    limit = page_size(exchange.route)
+    projects = None
+    if not await _sees_everything(exchange):
+        visible = await exchange.core.plugins.visible_projects(exchange.caller.identity)
+        projects = None if visible.all else visible.projects
+    shown: list[str] = []
+    last = exchange.route.parameter("last") or ""
+    more = limit > 0
+    while more and len(shown) < limit:
+        wanted = limit - len(shown) + 1
+        found = list(await exchange.core.metadata.repositories(projects, last, wanted))
+        more = len(found) == wanted
+        found = found[: wanted - 1]
+        if not found:
+            break
+        last = found[-1]
+        shown += await exchange.core.plugins.filter_repositories(exchange.caller.identity, found)
+    headers = next_page(exchange.path("_catalog"), {"n": str(limit), "last": last}) if more and shown else {}
+    return json_response({"repositories": shown}, headers)
+
+
+async def _sees_everything(exchange: Exchange) -> bool:
+    kind, name, action = CATALOG_SCOPE.split(":")
+    claims = exchange.caller.claims
+    if claims is not None:
+        return Action.ALL in claims.grants.get(f"{kind}:{name}", ())
+    _, decision = await exchange.core.access.decide(exchange.caller.identity, [Access(kind, name, (action,))])
+    return isinstance(decision, Decision) and Action.ALL in decision.verdicts[0].allowed

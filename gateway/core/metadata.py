@@ -1,0 +1,327 @@
+"""What exists: repositories, the blobs they link, manifests and tags. The truth for backends that only hold bytes.
+
+Every read is one indexed query that sees all earlier commits of every process, so no worker serves a stale tag; every
+write is one transaction. A manifest's bytes lie in its row: bounded at 4 MiB, they become visible with its links and
+tags in the same commit, and need no file of their own.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterable, Sequence
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from cachetools import LRUCache
+from sqlalchemy import JSON, BigInteger, Table, Text, bindparam, cast, delete, exists, func, select
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.sql.elements import ColumnElement
+
+from gateway.core.database import Database, Query, Writer
+from gateway.core.schema import blobs, manifests, references, repositories, tags
+from gateway.oci import Descriptor, Digest, Reference, RepositoryName, Tag
+from gateway.plugins import Identity, Manifest, MissingContentError, TagPage, TagQuery
+
+_AT_ONCE: Final = 500
+"""Digests in one question; engines bound the parameters of a statement."""
+_ALL: Final = 2**31 - 1
+
+_path = bindparam("path", type_=Text())
+_digest = bindparam("digest", type_=Text())
+_last = bindparam("last", type_=Text())
+_limit = bindparam("limit", type_=BigInteger())
+
+_in_repository = repositories.c.path == _path
+
+_REPOSITORY: Final = Query(select(repositories.c.id).where(_in_repository))
+_BY_TAG: Final = Query(
+    select(manifests.c.digest, manifests.c.media_type, manifests.c.size, manifests.c.id)
+    .select_from(repositories.join(tags, tags.c.repository_id == repositories.c.id).join(manifests))
+    .where(_in_repository, tags.c.name == bindparam("tag"))
+)
+_BY_DIGEST: Final = Query(
+    select(manifests.c.digest, manifests.c.media_type, manifests.c.size, manifests.c.id)
+    .select_from(repositories.join(manifests, manifests.c.repository_id == repositories.c.id))
+    .where(_in_repository, manifests.c.digest == _digest)
+)
+# Asked with the digest too: SQLite gives the number of a deleted row to the next one.
+_CONTENT: Final = Query(
+    select(manifests.c.content).where(
+        manifests.c.id == bindparam("id", type_=BigInteger()), manifests.c.digest == _digest
+    )
+)
+_LINK: Final = Query(
+    select(blobs.c.size, blobs.c.upload)
+    .select_from(repositories.join(blobs))
+    .where(_in_repository, blobs.c.digest == _digest)
+)
+_LINKS: Final = Query(
+    select(repositories.c.path).select_from(repositories.join(blobs)).where(blobs.c.digest == _digest)
+)
+_TAGS: Final = Query(
+    select(tags.c.name)
+    .select_from(repositories.join(tags, tags.c.repository_id == repositories.c.id))
+    .where(_in_repository, tags.c.name > _last)
+    .order_by(tags.c.name)
+    .limit(_limit)
+)
+_TAG_TIMES: Final = Query(
+    select(tags.c.name, manifests.c.digest, tags.c.pushed_at)
+    .select_from(repositories.join(tags, tags.c.repository_id == repositories.c.id).join(manifests))
+    .where(_in_repository)
+    .order_by(tags.c.pushed_at.desc(), tags.c.name)
+)
+_REFERRERS: Final = (
+    select(
+        manifests.c.media_type,
+        manifests.c.digest,
+        manifests.c.size,
+        manifests.c.artifact_type,
+        manifests.c.annotations,
+    )
+    .select_from(repositories.join(manifests))
+    .where(_in_repository, manifests.c.subject == bindparam("subject"), manifests.c.digest > _last)
+    .order_by(manifests.c.digest)
+    .limit(_limit)
+)
+_ALL_REFERRERS: Final = Query(_REFERRERS)
+_TYPED_REFERRERS: Final = Query(_REFERRERS.where(manifests.c.artifact_type == bindparam("artifact_type")))
+_CATALOG: Final = (
+    select(repositories.c.path)
+    .where(repositories.c.path > _last, exists().where(manifests.c.repository_id == repositories.c.id))
+    .order_by(repositories.c.path)
+    .limit(_limit)
+)
+
+
+def _among(dialect: str, column: ColumnElement[Any]) -> ColumnElement[bool]:
+    """Whether *column* is in the JSON list ``projects``: one parameter, however long the list."""
+    listed = bindparam("projects", type_=Text())
+    if dialect == "sqlite":
+        return column.in_(select(func.json_each(listed).table_valued("value").c.value))
+    return column.in_(select(func.json_array_elements_text(cast(listed, JSON))))
+
+
+class MetadataStore:
+    """The tables, and in front of them the manifests whose bytes were read lately.
+
+    *cached_bytes* bounds that memory. A cached manifest is served only after the row that links it was read.
+    """
+
+    def __init__(
+        self, database: Database, *, cached_bytes: int = 64 * 1024 * 1024, clock: Callable[[], float] = time.time
+    ) -> None:
+        self._database = database
+        self._clock = clock
+        self._contents: LRUCache[str, bytes] = LRUCache(cached_bytes, getsizeof=len)
+        self._insert: Callable[[Table], Any] = sqlite.insert if database.dialect == "sqlite" else postgresql.insert
+        self._all_repositories = Query(_CATALOG)
+        self._some_repositories = Query(_CATALOG.where(_among(database.dialect, repositories.c.project)))
+
+    def _now(self) -> int:
+        return int(self._clock() * 1000)
+
+    # -- reading --------------------------------------------------------------------------------------
+
+    async def known(self, name: RepositoryName) -> bool:
+        """Whether there is a record of the repository."""
+        return bool(await self._database.rows(_REPOSITORY, path=name))
+
+    async def manifest(self, name: RepositoryName, reference: Reference, *, head: bool = False) -> Manifest | None:
+        """The manifest that *reference* stands for now, or None."""
+        if isinstance(reference, Digest):
+            rows = await self._database.rows(_BY_DIGEST, path=name, digest=reference)
+        else:
+            rows = await self._database.rows(_BY_TAG, path=name, tag=reference)
+        if not rows:
+            return None
+        digest, media_type, size, key = rows[0]
+        content = self._contents.get(digest)
+        if content is None and not head:
+            found = await self._database.rows(_CONTENT, id=key, digest=digest)
+            if not found:
+                return None
+            content = bytes(found[0][0])
+            if size <= self._contents.maxsize:
+                self._contents[digest] = content
+        return Manifest(Digest(digest), media_type, size, content)
+
+    async def linked(self, name: RepositoryName, digest: Digest) -> int | None:
+        """The size of a blob that the repository links, or None."""
+        rows = await self._database.rows(_LINK, path=name, digest=digest)
+        return rows[0][0] if rows else None
+
+    async def linked_by(self, name: RepositoryName, digest: Digest, upload: str) -> bool:
+        """Whether the upload *upload* made the repository's link to the blob."""
+        rows = await self._database.rows(_LINK, path=name, digest=digest)
+        return bool(rows) and rows[0][1] == upload
+
+    async def linking(self, digest: Digest) -> Sequence[str]:
+        """The repositories that link a blob."""
+        return [row[0] for row in await self._database.rows(_LINKS, digest=digest)]
+
+    async def tags(self, name: RepositoryName, query: TagQuery) -> TagPage | None:
+        """A page of tags, or None where the repository is not known."""
+        limit = _ALL if query.limit is None else query.limit + 1
+        rows = await self._database.rows(_TAGS, path=name, last=query.last, limit=limit)
+        if not rows and not await self.known(name):
+            return None
+        found = tuple(Tag(row[0]) for row in rows)
+        return TagPage(found, more=False) if len(found) < limit else TagPage(found[:-1], more=True)
+
+    async def tag_times(self, name: RepositoryName) -> Sequence[tuple[Tag, Digest, datetime]]:
+        """Each tag with its digest and when it was last pushed, newest first."""
+        rows = await self._database.rows(_TAG_TIMES, path=name)
+        return [(Tag(tag), Digest(digest), datetime.fromtimestamp(at / 1000, UTC)) for tag, digest, at in rows]
+
+    async def referrers(
+        self, name: RepositoryName, subject: Digest, artifact_type: str | None, last: str, limit: int
+    ) -> Sequence[Descriptor]:
+        """Manifests whose subject is *subject*, by digest."""
+        wanted = {"path": name, "subject": subject, "last": last, "limit": limit}
+        if artifact_type is None:
+            rows = await self._database.rows(_ALL_REFERRERS, **wanted)
+        else:
+            rows = await self._database.rows(_TYPED_REFERRERS, **wanted, artifact_type=artifact_type)
+        return [
+            Descriptor(media_type, Digest(digest), size, type_, json.loads(annotations) if annotations else None)
+            for media_type, digest, size, type_, annotations in rows
+        ]
+
+    async def repositories(self, projects: frozenset[str] | None, last: str, limit: int) -> Sequence[str]:
+        """Repositories that hold a manifest, in order; of *projects* if given."""
+        if projects is None:
+            rows = await self._database.rows(self._all_repositories, last=last, limit=limit)
+        else:
+            listed = json.dumps(sorted(projects))
+            rows = await self._database.rows(self._some_repositories, last=last, limit=limit, projects=listed)
+        return [row[0] for row in rows]
+
+    # -- writing --------------------------------------------------------------------------------------
+
+    async def record(self, name: RepositoryName, project: str) -> None:
+        """Make sure there is a record of the repository, as GitLab has from push authorisation on (semantics 3.3.8)."""
+        if await self.known(name):
+            return
+        async with self._database.write() as writer:
+            await self._repository(writer, name, project)
+
+    async def link(self, name: RepositoryName, project: str, digest: Digest, size: int, upload: str | None) -> None:
+        """The repository has the blob from now on."""
+        async with self._database.write() as writer:
+            await self._link(writer, await self._repository(writer, name, project), digest, size, upload)
+
+    async def mount(self, source: RepositoryName, target: RepositoryName, project: str, digest: Digest) -> bool:
+        """Link the blob of *source* in *target* too; False where *source* doesn't link it."""
+        async with self._database.write() as writer:
+            found = await writer.rows(_LINK.statement, {"path": source, "digest": digest})
+            if found:
+                key = await self._repository(writer, target, project)
+                await self._link(writer, key, digest, found[0][0], None)
+        return bool(found)
+
+    async def unlink(self, name: RepositoryName, digest: Digest) -> bool:
+        """The repository no longer has the blob; False where it had none."""
+        of_name = select(repositories.c.id).where(repositories.c.path == name).scalar_subquery()
+        async with self._database.write() as writer:
+            gone = delete(blobs).where(blobs.c.repository_id == of_name, blobs.c.digest == digest)
+            return await writer.run(gone) > 0
+
+    async def put_manifest(
+        self, name: RepositoryName, references: Sequence[Reference], manifest: Manifest, by: Identity
+    ) -> None:
+        """Store a manifest and point tags at it, in one transaction. The repository has a record by then."""
+        assert manifest.details is not None
+        async with self._database.write() as writer:
+            key = (await writer.rows(_REPOSITORY.statement, {"path": name}))[0][0]
+            missing = await self._missing(writer, key, manifest.details.required)
+            if missing:
+                raise MissingContentError(sorted(missing))
+            row = await self._store(writer, key, manifest, by)
+            for reference in references:
+                if isinstance(reference, Tag):
+                    await self._point(writer, key, reference, row, by)
+
+    async def delete_manifest(self, name: RepositoryName, reference: Reference) -> bool:
+        """Delete a tag alone, or a manifest and with it every tag that points at it."""
+        of_name = select(repositories.c.id).where(repositories.c.path == name).scalar_subquery()
+        statement = (
+            delete(manifests).where(manifests.c.repository_id == of_name, manifests.c.digest == reference)
+            if isinstance(reference, Digest)
+            else delete(tags).where(tags.c.repository_id == of_name, tags.c.name == reference)
+        )
+        async with self._database.write() as writer:
+            return await writer.run(statement) > 0
+
+    # -- steps of a transaction -------------------------------------------------------------------------
+
+    async def _repository(self, writer: Writer, name: RepositoryName, project: str) -> int:
+        record = self._insert(repositories).values(path=name, project=project, created_at=self._now())
+        await writer.run(record.on_conflict_do_nothing(index_elements=["path"]))
+        return int((await writer.rows(_REPOSITORY.statement, {"path": name}))[0][0])
+
+    async def _link(self, writer: Writer, key: int, digest: Digest, size: int, upload: str | None) -> None:
+        row = {"repository_id": key, "digest": digest, "size": size, "linked_at": self._now(), "upload": upload}
+        record = self._insert(blobs).values(row)
+        again = {"upload": record.excluded.upload, "linked_at": record.excluded.linked_at}
+        await writer.run(record.on_conflict_do_update(index_elements=["repository_id", "digest"], set_=again))
+
+    async def _missing(self, writer: Writer, key: int, required: frozenset[Digest]) -> set[Digest]:
+        missing = set(required)
+        for part in _parts(sorted(required)):
+            for table in (blobs, manifests):
+                asked = select(table.c.digest).where(table.c.repository_id == key, table.c.digest.in_(part))
+                missing -= {Digest(row[0]) for row in await writer.rows(asked)}
+        return missing
+
+    async def _store(self, writer: Writer, key: int, manifest: Manifest, by: Identity) -> int:
+        details = manifest.details
+        assert details is not None
+        row = {
+            "repository_id": key,
+            "digest": manifest.digest,
+            "media_type": manifest.media_type,
+            "size": manifest.size,
+            "content": manifest.content,
+            "artifact_type": details.artifact_type,
+            "annotations": json.dumps(dict(details.annotations)) if details.annotations else None,
+            "subject": details.subject,
+            "pushed_at": self._now(),
+            "pushed_by": by.subject,
+        }
+        record = self._insert(manifests).values(row)
+        again = {name: record.excluded[name] for name in ("media_type", "pushed_at", "pushed_by")}
+        stored = record.on_conflict_do_update(index_elements=["repository_id", "digest"], set_=again)
+        number = int((await writer.rows(stored.returning(manifests.c.id)))[0][0])
+        if not await writer.rows(select(references.c.position).where(references.c.manifest_id == number).limit(1)):
+            named = (
+                *((("config", details.config),) if details.config else ()),
+                *(("layer", layer) for layer in details.layers),
+                *(("manifest", child) for child in details.manifests),
+            )
+            rows = [
+                {
+                    "manifest_id": number,
+                    "position": position,
+                    "kind": kind,
+                    "digest": item.digest,
+                    "media_type": item.media_type,
+                    "size": item.size,
+                }
+                for position, (kind, item) in enumerate(named)
+            ]
+            if rows:
+                await writer.run(references.insert(), rows)
+        return number
+
+    async def _point(self, writer: Writer, key: int, tag: Tag, manifest: int, by: Identity) -> None:
+        now = self._now()
+        row = {"repository_id": key, "name": tag, "manifest_id": manifest, "pushed_by": by.subject}
+        record = self._insert(tags).values({**row, "created_at": now, "pushed_at": now})
+        again = {name: record.excluded[name] for name in ("manifest_id", "pushed_at", "pushed_by")}
+        await writer.run(record.on_conflict_do_update(index_elements=["repository_id", "name"], set_=again))
+
+
+def _parts(digests: Sequence[Digest]) -> Iterable[Sequence[Digest]]:
+    return (digests[start : start + _AT_ONCE] for start in range(0, len(digests), _AT_ONCE))

@@ -1,0 +1,312 @@
+"""The one path of a request. Read ``serve`` first."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import secrets
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+from aiohttp import web
+from aiohttp.web_protocol import RequestHandler
+
+from gateway.config import Config
+from gateway.core.handlers import HANDLERS, Exchange
+from gateway.core.handlers.base import Core
+from gateway.core.metrics import IN_FLIGHT, PLUGIN_FAILURES, Meter
+from gateway.core.rendering import API_VERSION, error_response
+from gateway.core.router import parse
+from gateway.core.tokenserver import TokenServer
+from gateway.errors import ErrorCode, PluginFailedError, RegistryError
+from gateway.plugins import Access, Client, Decision, Endpoint, Identity, Public
+
+
+@dataclass(slots=True)
+class Trace:
+    """What the log line of a request says besides its status."""
+
+    route: str = "other"
+    repository: str | None = None
+    subject: str = ""
+    kind: str = ""
+    denied: str | None = None
+
+
+class Pipeline:
+    """Takes every request of the public listener."""
+
+    def __init__(self, config: Config, core: Core, token_server: TokenServer, log: Any) -> None:
+        self._core = core
+        self._external = config.server.external_url
+        self._realm = config.tokens.realm
+        self._trusted = [ipaddress.ip_network(item, strict=False) for item in config.server.trusted_proxies]
+        self._endpoints = [(endpoint, tuple(endpoint.path.split("/"))) for endpoint in core.plugins.endpoints()]
+        self._token_paths: Mapping[str, Callable[[web.BaseRequest, Client], Awaitable[web.Response]]] = {
+            "/jwt/auth": token_server.auth,
+            "/jwt/keys": token_server.keys,
+        }
+        self._meter = Meter()
+        self._running = 0
+        self._ended: asyncio.Event | None = None
+        self._log = log
+
+    async def serve(self, request: web.BaseRequest, client: Client, trace: Trace) -> web.StreamResponse:
+        """The one path of a ``/v2/`` request. If you read one function, read this one."""
+        route = parse(request.method, request.raw_path)  # NAME_INVALID, DIGEST_INVALID, UNSUPPORTED
+        trace.route, trace.repository = route.kind, route.name
+        base = self._base(request)
+        realm = self._realm or f"{base}/jwt/auth"
+        access = self._core.access
+        caller = await access.identify(request.headers.get("Authorization"), route, client, realm)  # UNAUTHORIZED
+        trace.subject, trace.kind = caller.identity.subject, caller.identity.kind
+        project = await access.admit(caller, route, client, realm)  # UNAUTHORIZED, DENIED
+        exchange = Exchange(self._core, request, route, caller, client, project, base)
+        return await HANDLERS[route.kind, route.method](exchange)
+
+    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Answer one request, whatever happens; count it and write its line."""
+        started = time.perf_counter()
+        client = Client(self._address(request), secrets.token_hex(8))
+        trace = Trace()
+        IN_FLIGHT.inc()
+        self._running += 1
+        status = 499
+        try:
+            response = await self._answer(request, client, trace)
+            status = response.status
+            if not response.prepared:
+                response.headers["X-Request-Id"] = client.request_id
+                if self._ended is not None:
+                    response.force_close()
+                await response.prepare(request)
+            await response.write_eof()
+        except ConnectionError:
+            # The client is gone or stalls, or an answer broke off: the only honest end is to drop the connection.
+            status = 499
+            _drop(request)
+            return web.Response(status=499)
+        except asyncio.CancelledError:
+            _drop(request)
+            raise
+        finally:
+            IN_FLIGHT.dec()
+            self._running -= 1
+            if self._ended is not None and not self._running:
+                self._ended.set()
+            self._tell(request, client, trace, status, time.perf_counter() - started)
+        return response
+
+    async def drain(self, seconds: float) -> None:
+        """Let running requests end, for at most *seconds*; their connections close behind them."""
+        self._ended = asyncio.Event()
+        if self._running:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await self._ended.wait()
+
+    @property
+    def draining(self) -> bool:
+        """Whether this worker is on its way out."""
+        return self._ended is not None
+
+    async def _answer(self, request: web.BaseRequest, client: Client, trace: Trace) -> web.StreamResponse:
+        path = request.raw_path
+        registry = path.startswith("/v2/") or path == "/v2"
+        try:
+            response = await (self.serve if registry else self._elsewhere)(request, client, trace)
+        except RegistryError as error:
+            trace.denied = error.message if error.status in {401, 403} else None
+            if isinstance(error, PluginFailedError):
+                PLUGIN_FAILURES.labels(error.where.partition(":")[0]).inc()
+                self._log.error("a plugin failed", where=error.where, request_id=client.request_id)
+            response = error_response(error)
+        except ConnectionError:
+            raise
+        except Exception:  # noqa: BLE001 - the border: whatever it is, the client hears 500 and the log the rest
+            self._log.exception("unexpected failure", request_id=client.request_id, route=trace.route)
+            response = error_response(RegistryError(ErrorCode.UNKNOWN))
+        if request.writer.output_size > 0 and not (response.prepared and response.status < 400):  # noqa: PLR2004
+            # Its first bytes are out: an error can't be said any more.
+            raise ConnectionAbortedError("the response had begun")
+        if registry and not response.prepared:
+            response.headers.update(API_VERSION)
+        return response
+
+    async def _elsewhere(self, request: web.BaseRequest, client: Client, trace: Trace) -> web.StreamResponse:
+        """The token endpoint, and the endpoints of plugins."""
+        path = request.raw_path.partition("?")[0]
+        answer = self._token_paths.get(path)
+        if answer is not None:
+            trace.route = path
+            return await answer(request, client)
+        segments = tuple(path.split("/"))
+        allowed = set()
+        for endpoint, template in self._endpoints:
+            parts = _fitting(template, segments)
+            if parts is None:
+                continue
+            if endpoint.method == request.method:
+                trace.route = endpoint.path
+                return await self._endpoint(endpoint, parts, request, client, trace)
+            allowed.add(endpoint.method)
+        if allowed:
+            raise RegistryError(ErrorCode.UNSUPPORTED, headers={"Allow": ", ".join(sorted(allowed))})
+        raise RegistryError(ErrorCode.UNSUPPORTED, "no such page; the registry is under /v2/", status=404)
+
+    async def _endpoint(
+        self, endpoint: Endpoint, parts: Mapping[str, str], request: web.BaseRequest, client: Client, trace: Trace
+    ) -> web.StreamResponse:
+        realm = self._realm or f"{self._base(request)}/jwt/auth"
+        base_route = parse("GET", "/v2/")
+        caller = await self._core.access.identify(request.headers.get("Authorization"), base_route, client, realm)
+        trace.subject, trace.kind = caller.identity.subject, caller.identity.kind
+        if not isinstance(endpoint.access, Public):
+            await self._admit_endpoint(caller.identity, endpoint.access(parts))
+        return await endpoint.handler(request, caller.identity, parts)
+
+    async def _admit_endpoint(self, identity: Identity, needed: Access) -> None:
+        _, decision = await self._core.access.decide(identity, [needed])
+        allowed = decision.verdicts[0].allowed if isinstance(decision, Decision) else frozenset()
+        if not set(needed.actions) <= allowed:
+            raise RegistryError(ErrorCode.DENIED)
+
+    # -- where a request comes from ---------------------------------------------------------------------
+
+    def _from_proxy(self, request: web.BaseRequest) -> bool:
+        return bool(self._trusted) and _within(request.remote, self._trusted)
+
+    def _address(self, request: web.BaseRequest) -> str:
+        """The client's address: behind trusted proxies, the last one in X-Forwarded-For that isn't one of them."""
+        if not self._from_proxy(request):
+            return request.remote or ""
+        hops = [hop.strip() for value in request.headers.getall("X-Forwarded-For", ()) for hop in value.split(",")]
+        for hop in reversed(hops):
+            if not _within(hop, self._trusted):
+                return hop[:64]
+        return request.remote or ""
+
+    def _base(self, request: web.BaseRequest) -> str:
+        """The URL by which the client reached us.
+
+        A trusted proxy that names the host knows best; then ``external_url``; else what the request itself says.
+        """
+        headers = request.headers
+        if self._from_proxy(request):
+            host = _first(headers.get("X-Forwarded-Host"))
+            if host or self._external is None:
+                scheme = _first(headers.get("X-Forwarded-Proto")) or "http"
+                port = _first(headers.get("X-Forwarded-Port"))
+                host = host or headers.get("Host", "")
+                if port.isdecimal() and ":" not in host.rpartition("]")[2] and port != _DEFAULT_PORTS.get(scheme):
+                    host = f"{host}:{port}"
+                prefix = _first(headers.get("X-Forwarded-Prefix")).strip("/")
+                if not prefix and self._external is not None and host == urlsplit(self._external).netloc:
+                    # The proxy serves us under the path that the operator wrote down.
+                    return self._external
+                if _is_clean(scheme + host + prefix) and scheme in _DEFAULT_PORTS:
+                    return f"{scheme}://{host}" + (f"/{prefix}" if prefix else "")
+        if self._external is not None:
+            return self._external
+        host = headers.get("Host", "")
+        return f"http://{host}" if host and _is_clean(host) else ""
+
+    # -- afterwards ---------------------------------------------------------------------------------------
+
+    def _tell(self, request: web.BaseRequest, client: Client, trace: Trace, status: int, seconds: float) -> None:
+        received = request.content.total_bytes if request.body_exists else 0
+        sent = request.writer.output_size
+        self._meter.count(trace.route, request.method, status, seconds=seconds, received=received, sent=sent)
+        line: dict[str, Any] = {
+            "request_id": client.request_id,
+            "client": client.address,
+            "method": request.method,
+            "route": trace.route,
+            "status": status,
+            "seconds": round(seconds, 6),
+            "received": received,
+            "sent": sent,
+        }
+        if trace.repository:
+            line["repository"] = trace.repository
+        if trace.kind:
+            line["subject"], line["credential"] = trace.subject, trace.kind
+        if trace.denied:
+            line["denied"] = trace.denied
+        self._log.info("request", **line)
+
+
+_DEFAULT_PORTS = {"http": "80", "https": "443"}
+
+
+def _first(value: str | None) -> str:
+    return (value or "").partition(",")[0].strip()
+
+
+def _is_clean(text: str) -> bool:
+    """Whether *text* may stand in a header of ours, within quotes and in a URL."""
+    return text.isascii() and text.isprintable() and not set(text) & set('"\\<>@?# ,;')
+
+
+def _within(address: str | None, networks: Sequence[Any]) -> bool:
+    try:
+        parsed = ipaddress.ip_address(address or "")
+    except ValueError:
+        return False
+    return any(parsed in network for network in networks)
+
+
+def _fitting(template: tuple[str, ...], segments: tuple[str, ...]) -> dict[str, str] | None:
+    if len(template) != len(segments):
+        return None
+    parts = {}
+    for pattern, segment in zip(template, segments, strict=True):
+        if pattern.startswith("{"):
+            parts[pattern.strip("{}")] = segment
+        elif pattern != segment:
+            return None
+    return parts
+
+
+def _drop(request: web.BaseRequest) -> None:
+    if request.transport is not None:
+        request.transport.abort()
+
+
+class Protocol(RequestHandler):
+    """aiohttp's connection, but what its parser refuses is answered in OCI form and quoted nowhere."""
+
+    __slots__ = ()
+
+    def close_if_idle(self) -> None:
+        """Close a connection that waits for its next request; one that serves a request goes on."""
+        if not self._request_in_progress:
+            self.close()
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """Answer what never became a request."""
+        del exc, message
+        if request.writer.output_size > 0:
+            raise ConnectionError
+        too_long = "the request's line or headers are malformed or longer than 64 KiB"
+        response = error_response(RegistryError(ErrorCode.UNSUPPORTED, too_long, status=status))
+        response.force_close()
+        return response
+
+
+class Server(web.Server):
+    """aiohttp's low-level server with our Protocol: no router, no second application, nothing before our handler."""
+
+    def __call__(self) -> RequestHandler:
+        """One connection."""
+        return Protocol(self, loop=self._loop, **self._kwargs)

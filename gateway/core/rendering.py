@@ -1,0 +1,33 @@
+"""How refusals are rendered: one shape, one place (specification, "Error Codes")."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Final
+
+from aiohttp import web
+
+from gateway.errors import RegistryError
+
+API_VERSION: Final = {"Docker-Distribution-Api-Version": "registry/2.0"}
+"""What Docker clients look for on every answer under ``/v2/``."""
+
+
+def error_response(error: RegistryError, extra: Mapping[str, object] | None = None) -> web.Response:
+    """*error* as OCI JSON; *extra* members stand beside ``errors``."""
+    entry = {"code": error.code.name, "message": error.message, "detail": error.detail}
+    return web.Response(
+        status=error.status,
+        body=json.dumps({"errors": [entry], **(extra or {})}).encode(),
+        headers={"Content-Type": "application/json", **error.headers},
+    )
+
+
+def json_response(document: object, headers: Mapping[str, str] | None = None, status: int = 200) -> web.Response:
+    """*document* as JSON."""
+    return web.Response(
+        status=status,
+        body=json.dumps(document, separators=(",", ":")).encode(),
+        headers={"Content-Type": "application/json", **(headers or {})},
+    )

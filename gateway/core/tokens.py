@@ -1,0 +1,175 @@
+"""Bearer tokens: the remembered answer of the decision hooks, signed so that nobody has to ask them again.
+
+A token carries who asked, by what kind of credential, its ceiling, what was granted and, for what was refused, the
+reason that its bearer may know. It is a Docker registry token (distribution, "Token Authentication Specification")
+with GitLab's ``auth_type`` and ``meta`` claims (semantics 3.4) and one claim of our own, ``gateway``.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Any, Final
+
+import jwt
+from cachetools import LRUCache
+
+from gateway.core.keys import Keys
+from gateway.oci import Action
+from gateway.plugins import ALL_ACTIONS, Access, CredentialKind, Identity, Reason, Verdict
+
+_LEEWAY: Final = 5
+"""Seconds by which another replica's clock may be ahead."""
+_REMEMBERED: Final = 16 * 1024 * 1024
+"""Bytes of tokens whose signature is remembered as verified."""
+
+
+class InvalidTokenError(Exception):
+    """Not a token of ours, or not one for here and now."""
+
+
+class ExpiredTokenError(InvalidTokenError):
+    """A genuine token of ours whose time is over. *claims* are what it said."""
+
+    def __init__(self, claims: Claims) -> None:
+        super().__init__("the token has expired")
+        self.claims = claims
+
+
+@dataclass(frozen=True, slots=True)
+class Claims:
+    """What a genuine token says: identity, grants and refusals by ``type:name``, its id and end (seconds, UTC).
+
+    *projects* has the lower-case path of the project that each granted repository belongs to, by the same key.
+    """
+
+    identity: Identity
+    grants: Mapping[str, frozenset[str]]
+    projects: Mapping[str, str]
+    refusals: Mapping[str, Reason | None]
+    token_id: str
+    expires: float
+
+
+class Tokens:
+    """Signs and verifies tokens of one issuer for one service."""
+
+    def __init__(
+        self, keys: Keys, *, issuer: str, service: str, ttl: float, clock: Callable[[], float] = time.time
+    ) -> None:
+        self._keys = keys
+        self._issuer = issuer
+        self._service = service
+        self._clock = clock
+        self._verified: LRUCache[bytes, Claims] = LRUCache(_REMEMBERED, getsizeof=_weight)
+        self._header = {"kid": keys.key_id, "typ": "JWT"}
+        self.ttl = ttl
+
+    def sign(self, identity: Identity, accesses: Sequence[Access], verdicts: Sequence[Verdict]) -> tuple[str, int]:
+        """A token for what *verdicts* allow of *accesses*, and the second in which it was issued.
+
+        ``access`` holds the actions granted in the order and number in which they were asked for (semantics 3.3.5).
+        """
+        now = int(self._clock())
+        granted: dict[str, dict[str, Any]] = {}
+        refused: dict[str, Any] = {}
+        for access, verdict in zip(accesses, verdicts, strict=True):
+            actions = [action for action in access.actions if action in verdict.allowed]
+            key = f"{access.type}:{access.name}"
+            if actions:
+                entry = granted.setdefault(key, {"type": access.type, "name": access.name, "actions": []})
+                entry["actions"] += actions
+                if access.repository is not None:
+                    project = access.repository.project
+                    entry["meta"] = {"project_path": project.path.lower(), "project_id": project.id}
+            if len(actions) < len(access.actions):
+                refused[key] = [verdict.reason.code, verdict.reason.message] if verdict.reason else None
+        claims = {
+            "iss": self._issuer,
+            "aud": self._service,
+            "sub": identity.subject,
+            "iat": now,
+            "nbf": now - _LEEWAY,
+            "exp": now + max(1, int(self.ttl)),
+            "jti": secrets.token_urlsafe(12),
+            "auth_type": identity.kind,
+            "access": list(granted.values()),
+            "gateway": {
+                "source": identity.source,
+                "id": identity.id,
+                "ceiling": sorted(identity.ceiling),
+                "admin": identity.admin,
+                "external": identity.external,
+                "refused": refused,
+            },
+        }
+        return jwt.encode(claims, self._keys.signing, self._keys.algorithm, headers=self._header), now
+
+    def verify(self, token: str) -> Claims:
+        """Read a token. Raises InvalidTokenError, and ExpiredTokenError for one that was good once."""
+        key = sha256(token.encode("utf-8", "surrogateescape")).digest()
+        claims = self._verified.get(key)
+        if claims is None:
+            claims = self._read(token)
+            self._verified[key] = claims
+        if claims.expires <= self._clock():
+            raise ExpiredTokenError(claims)
+        return claims
+
+    def _read(self, token: str) -> Claims:
+        try:
+            header = jwt.get_unverified_header(token)
+            kid = header.get("kid")
+            verification = self._keys.verification.get(kid) if isinstance(kid, str) else None
+            if verification is None:
+                raise InvalidTokenError("the token is signed with a key that this registry does not know")
+            body = jwt.decode(
+                token,
+                verification.public,
+                algorithms=[verification.algorithm],
+                audience=self._service,
+                issuer=self._issuer,
+                leeway=_LEEWAY,
+                options={
+                    "require": ["exp", "iat", "nbf", "jti", "aud", "iss"],
+                    # The end is checked on every use, above; the rest of time is checked here by the same clock.
+                    "verify_exp": False,
+                    "verify_iat": False,
+                    "verify_nbf": False,
+                },
+            )
+            if max(body["nbf"], body["iat"]) > self._clock() + _LEEWAY:
+                raise InvalidTokenError("the token is not valid yet")
+            return _claims(body)
+        except (jwt.InvalidTokenError, KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+            raise InvalidTokenError("the token is not one of this registry") from error
+
+
+def _claims(body: Mapping[str, Any]) -> Claims:
+    own = body["gateway"]
+    granted = {f"{entry['type']}:{entry['name']}": entry for entry in body["access"]}
+    identity = Identity(
+        source=own["source"],
+        kind=CredentialKind(body["auth_type"]),
+        subject=body["sub"],
+        id=own["id"],
+        ceiling=frozenset(Action(action) for action in own["ceiling"]) & ALL_ACTIONS,
+        admin=own["admin"] is True,
+        external=own["external"] is True,
+    )
+    return Claims(
+        identity,
+        {key: frozenset(entry["actions"]) for key, entry in granted.items()},
+        {key: entry["meta"]["project_path"] for key, entry in granted.items() if "meta" in entry},
+        {key: Reason(*reason) if reason else None for key, reason in own["refused"].items()},
+        body["jti"],
+        float(body["exp"]),
+    )
+
+
+def _weight(claims: Claims) -> int:
+    names = (*claims.grants, *claims.refusals)
+    return 1024 + sum(256 + len(name) for name in names)

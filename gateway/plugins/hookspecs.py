@@ -1,0 +1,182 @@
+"""Every question the gateway asks its plugins. Read this file before any other.
+
+The rules that hold for all of them:
+
+* Start-up hooks and the veto are ``def``; request-time hooks are ``async def``. The loader refuses the other colour.
+* None is "no opinion". Answers are matched by type: a stray True is a failure, never a grant.
+* Plugins are asked in the order of the configuration. Each call has a time-out (``hook_timeout``).
+* An implementation names only the arguments that it uses.
+* Raising never grants: the request gets 503 and the log names the plugin.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+
+import pluggy
+
+from gateway.oci import Reference, RepositoryName
+from gateway.plugins.protocols import Backend
+from gateway.plugins.types import (
+    Access,
+    Client,
+    Credential,
+    Decision,
+    Deny,
+    Endpoint,
+    Event,
+    Health,
+    Identity,
+    Job,
+    Names,
+    Project,
+    Refusal,
+    Repository,
+    RequestFacts,
+    Standing,
+    TagPage,
+    TagQuery,
+    Visible,
+)
+
+hookspec = pluggy.HookspecMarker("gateway")
+hookimpl = pluggy.HookimplMarker("gateway")
+
+
+class GatewaySpecs:
+    """The questions, in the order of their lives: at start-up, in a request, afterwards."""
+
+    # -- start-up: asked once; a failure stops the gateway ----------------------------------------
+
+    @hookspec
+    def gateway_check(self) -> Iterable[str]:  # type: ignore[empty-body]
+        """Say what is wrong with the files that your configuration names, one line each with file and place.
+
+        Asked by ``check-config`` and before the first worker starts. All plugins are asked; nobody's answer means that
+        all is well.
+        """
+
+    @hookspec
+    def gateway_lifespan(self) -> AbstractAsyncContextManager[None] | None:
+        """Open what you need before the first request; close it after the last.
+
+        Entered in configured order and left in reverse, in every worker. What was entered is always left, also when a
+        later plugin fails to start.
+        """
+
+    @hookspec
+    def gateway_backends(self) -> Mapping[str, Backend] | None:
+        """Offer backends by name. Two plugins offering one name is a start-up error; so is no backend at all."""
+
+    @hookspec
+    def gateway_endpoints(self) -> Iterable[Endpoint] | None:
+        """Offer HTTP endpoints outside ``/v2/``; two for one method and path is a start-up error.
+
+        Each Endpoint says how its path becomes the Access it needs, or ``Public("why")``. The core checks that before
+        your handler runs: an endpoint cannot forget to ask.
+        """
+
+    @hookspec
+    def gateway_jobs(self) -> Iterable[Job] | None:
+        """Offer periodic jobs. A job never overlaps itself; its failure is logged and counted."""
+
+    # -- facts: asked of the sources of identities and projects ------------------------------------
+
+    @hookspec(firstresult=True)
+    async def gateway_project(self, candidates: Sequence[str]) -> Project | None:
+        """Give the facts of the project at the first of *candidates* (lower-case paths) that you know.
+
+        Asked by ``naming`` through ``Services.facts``. The first source that knows one of them answers.
+        """
+
+    @hookspec
+    async def gateway_standing(self, identity: Identity, project: Project) -> Standing | None:
+        """Say how *identity* stands to *project*. Only the plugin that made the identity is asked; None: a stranger."""
+
+    @hookspec
+    async def gateway_projects(self, identity: Identity) -> Sequence[tuple[Project, Standing]] | None:
+        """List the projects that you know, each with how *identity* stands to it; of a nobody every source is asked."""
+
+    # -- a request, in the order it is asked ---------------------------------------------------------
+
+    @hookspec(firstresult=True)
+    async def gateway_authenticate(self, credential: Credential, client: Client) -> Identity | None:
+        """Say who presents *credential*.
+
+        Asked only when a credential was presented; without one the caller is ANONYMOUS. Answer an Identity if it is
+        yours and right. Answer None if it is not yours, so that the next plugin is asked. Raise InvalidCredentialError
+        if it is yours and wrong: nobody else is asked and the caller gets 401. If nobody answers it is 401 too. Any
+        other exception means "I could not find out": 503.
+        """
+
+    @hookspec(firstresult=True)
+    async def gateway_resolve(self, name: RepositoryName) -> Repository | None:
+        """Say which repository *name* stands for; None where no project owns it.
+
+        Asked before authorization. Without a project nothing is granted, and the caller can't tell that from a project
+        that is hidden.
+        """
+
+    @hookspec(firstresult=True)
+    async def gateway_authorize(self, identity: Identity, accesses: Sequence[Access]) -> Decision | Refusal | None:
+        """Say what *identity* may do of *accesses*, all that the request needs or the token asks for.
+
+        The first opinion counts. A Decision has, for each access in order, the actions allowed and, where some are not,
+        a reason that the caller may know. A Refusal (status, code, message) ends the whole request, as GitLab does.
+        The core then intersects with what was asked and with the identity's ceiling: nothing here can widen a
+        credential. Nobody's answer grants nothing. Raising never grants: 503.
+        """
+
+    @hookspec(firstresult=True)
+    async def gateway_visible_projects(self, identity: Identity) -> Visible | None:
+        """Name the projects whose images *identity* may pull, for the catalog's query. No answer shows nothing."""
+
+    @hookspec
+    def gateway_admit_request(self, identity: Identity, request: RequestFacts) -> Deny | None:
+        """Veto a request that was authorized: read-only mode, deny list, limits.
+
+        Asked of every plugin for every request, also under a token, until one answers Deny. No I/O; it cannot grant.
+        """
+
+    @hookspec(firstresult=True)
+    async def gateway_choose_backend(self, name: RepositoryName) -> str | None:
+        """Name the backend for a repository; None leaves it to the configuration. An unknown name is 503."""
+
+    @hookspec
+    async def gateway_admit_manifest(
+        self, identity: Identity, name: RepositoryName, references: Sequence[Reference], manifest: bytes
+    ) -> Deny | None:
+        """Refuse a manifest that was allowed but must not be stored, such as one under a protected tag.
+
+        Every plugin is asked until one answers Deny; raising stores nothing.
+        """
+
+    @hookspec(firstresult=True)
+    async def gateway_list_tags(self, identity: Identity, name: RepositoryName, query: TagQuery) -> TagPage | None:
+        """Answer a page of tags yourself, sorted and bounded as *query* says; None leaves it to the backend.
+
+        The first answer counts. For ``tags/list`` the core refuses a page in another order or over the limit: 503.
+        """
+
+    @hookspec
+    async def gateway_filter_tags(self, identity: Identity, name: RepositoryName, tags: Names) -> Names | None:
+        """Say which of *tags* the caller may see; None is all of them.
+
+        Every plugin is asked and a tag is shown only if all agree; it can hide and never add. A hidden tag can't be
+        pulled by name either. Raising shows nothing: 503.
+        """
+
+    @hookspec
+    async def gateway_filter_repositories(self, identity: Identity, names: Names) -> Names | None:
+        """Say which repositories of a catalog page the caller may see; None is all. Combined as tags are."""
+
+    # -- afterwards: told, not asked -----------------------------------------------------------------
+
+    @hookspec
+    async def gateway_event(self, event: Event) -> None:
+        """Something happened. Never delays or changes the response; a failure is logged and counted."""
+
+    @hookspec
+    async def gateway_health(self) -> Health | None:
+        """Say whether you can do your work now. Asked by the readiness probe, under a time-out; raising is failing."""

@@ -1,0 +1,486 @@
+"""Find the configured plugins, check them, build them, and ask them.
+
+``load`` is start-up: everything that is wrong is reported together. ``Plugins`` is the one typed façade between the
+core and pluggy, whose own call loop does not await: it asks implementations one by one, in configured order, with a
+time-out, and owns the rules by which answers combine. It denies by default and never lets an answer widen a question.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any, Final, TypeVar
+
+import pluggy
+from pydantic import ValidationError
+
+from gateway.config import Config, Model, PluginItem, problems
+from gateway.errors import ConfigError, InvalidCredentialError, PluginFailedError, RegistryError
+from gateway.oci import Action, Reference, RepositoryName
+from gateway.plugins.hookspecs import GatewaySpecs
+from gateway.plugins.protocols import Backend, ManifestStore, Services
+from gateway.plugins.types import (
+    Access,
+    Client,
+    Credential,
+    Decision,
+    Deny,
+    Endpoint,
+    Event,
+    Health,
+    Identity,
+    Job,
+    Names,
+    Project,
+    Refusal,
+    Repository,
+    RequestFacts,
+    Standing,
+    TagPage,
+    TagQuery,
+    Verdict,
+    Visible,
+)
+
+ENTRY_POINTS: Final = "gateway.plugins"
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One plugin's implementation of one hook."""
+
+    plugin: str
+    hook: str
+    function: Callable[..., Any]
+    arguments: tuple[str, ...]
+
+
+class Plugins:
+    """Typed, awaited calls into the loaded plugins, asked in configured order."""
+
+    def __init__(self, timeout: float) -> None:
+        self._manager = pluggy.PluginManager("gateway")
+        self._manager.add_hookspecs(GatewaySpecs)
+        self._timeout = timeout
+        self._asked: dict[str, tuple[Asked, ...]] = {}
+        self.backends: dict[str, Backend] = {}
+        self.routes: tuple[tuple[tuple[str, ...], str], ...] = ()
+        self.default_backend = ""
+
+    # -- start-up -----------------------------------------------------------------------------------
+
+    def register(self, plugins: Sequence[tuple[str, object]]) -> Iterator[str]:
+        """Register *plugins*, first asked first; yield a line for each thing that is wrong with their hooks."""
+        # pluggy calls the plugin registered last first.
+        for name, plugin in reversed(plugins):
+            yield from _unmarked_hooks(name, plugin)
+            try:
+                self._manager.register(plugin, name)
+            except pluggy.PluginValidationError as error:
+                yield f"plugins.{name}: {' '.join(str(error).split())}"
+                self._manager.unregister(name=name)
+        for hook, caller in vars(self._manager.hook).items():
+            if not isinstance(caller, pluggy.HookCaller):
+                continue
+            impls = list(reversed(caller.get_hookimpls()))
+            for impl in impls:
+                yield from _wrong_hook(hook, caller, impl)
+            self._asked[hook] = tuple(Asked(i.plugin_name, hook, i.function, tuple(i.argnames)) for i in impls)
+
+    def answering(self, hook: str) -> tuple[str, ...]:
+        """The names of the plugins that answer *hook*, in the order in which they are asked."""
+        return tuple(asked.plugin for asked in self._asked.get(hook, ()))
+
+    def collect_backends(self, items: Sequence[PluginItem]) -> Iterator[str]:
+        """Take the backends that plugins offer, and which repositories go to which; yield what is wrong."""
+        offered: dict[str, str] = {}
+        for asked in self._asked["gateway_backends"]:
+            for name, backend in (asked.function() or {}).items():
+                if name in offered:
+                    yield f"plugins.{asked.plugin}: the backend {name!r} is offered by {offered[name]} too"
+                elif not isinstance(backend, Backend):
+                    yield f"plugins.{asked.plugin}: the backend {name!r} is not a Backend"
+                offered[name] = asked.plugin
+                self.backends[name] = backend
+        if not offered:
+            yield "plugins: no plugin stores images; add a backend such as `- use: backend_local`"
+            return
+        patterns = {item.name: item.repositories for item in items}
+        defaults = [name for name, plugin in offered.items() if not patterns[plugin]]
+        if len(defaults) != 1:
+            yield (
+                f"plugins: of several backends all but one need `repositories`; without it are: {', '.join(defaults)}"
+                if defaults
+                else "plugins: every backend has `repositories`; one must be the default and have none"
+            )
+            return
+        self.default_backend = defaults[0]
+        self.routes = tuple((patterns[plugin], name) for name, plugin in offered.items() if patterns[plugin])
+
+    def check(self) -> Iterator[str]:
+        """Yield what plugins find wrong with the files that their configuration names."""
+        for asked in self._asked["gateway_check"]:
+            yield from asked.function() or ()
+
+    def endpoints(self) -> tuple[Endpoint, ...]:
+        """The endpoints of all plugins. ConfigError where two claim one method and path, or one claims ``/v2/``."""
+        found: dict[tuple[str, str], str] = {}
+        answer: list[Endpoint] = []
+        wrong: list[str] = []
+        for asked in self._asked["gateway_endpoints"]:
+            for endpoint in asked.function() or ():
+                key = (endpoint.method, endpoint.path)
+                if key in found:
+                    wrong.append(f"plugins.{asked.plugin}: {' '.join(key)} is answered by {found[key]} too")
+                if endpoint.path.startswith(("/v2", "/jwt")):
+                    wrong.append(f"plugins.{asked.plugin}: {endpoint.path} belongs to the core")
+                found[key] = asked.plugin
+                answer.append(endpoint)
+        if wrong:
+            raise ConfigError(wrong)
+        return tuple(answer)
+
+    def jobs(self) -> tuple[Job, ...]:
+        """The periodic jobs of all plugins."""
+        return tuple(job for asked in self._asked["gateway_jobs"] for job in asked.function() or ())
+
+    @asynccontextmanager
+    async def lifespan(self) -> AsyncIterator[None]:
+        """Open every plugin in order, and leave in reverse whatever was entered."""
+        async with AsyncExitStack() as stack:
+            for asked in self._asked["gateway_lifespan"]:
+                context = asked.function()
+                if context is not None:
+                    await stack.enter_async_context(context)
+            yield
+
+    # -- facts --------------------------------------------------------------------------------------
+
+    async def project(self, candidates: Sequence[str]) -> Project | None:
+        """The project at the first of *candidates* that any source knows."""
+        return await self._first("gateway_project", Project, candidates=candidates)
+
+    async def standing(self, identity: Identity, project: Project) -> Standing:
+        """How *identity* stands to *project*: its own source is asked and nobody else."""
+        for asked in self._asked["gateway_standing"]:
+            if asked.plugin == identity.source:
+                answer = await self._ask(asked, Standing, identity=identity, project=project)
+                return answer or Standing()
+        return Standing()
+
+    async def projects(self, identity: Identity) -> Sequence[tuple[Project, Standing]]:
+        """The projects that the identity's own source knows, or for a nobody those of every source."""
+        answer: list[tuple[Project, Standing]] = []
+        for asked in self._asked["gateway_projects"]:
+            if identity.anonymous or asked.plugin == identity.source:
+                answer += await self._ask(asked, Sequence, identity=identity) or ()
+        return answer
+
+    # -- a request ----------------------------------------------------------------------------------
+
+    async def authenticate(self, credential: Credential, client: Client) -> Identity:
+        """Who presents *credential*. Raises InvalidCredentialError where nobody knows it or one knows it is wrong."""
+        for asked in self._asked["gateway_authenticate"]:
+            identity: Identity | None = await self._ask(asked, Identity, credential=credential, client=client)
+            if identity is not None:
+                if identity.source != asked.plugin:
+                    raise PluginFailedError(f"{asked.plugin}: gateway_authenticate spoke for {identity.source!r}")
+                return identity
+        raise InvalidCredentialError("no plugin recognised it")
+
+    async def resolve(self, name: RepositoryName) -> Repository | None:
+        """The repository that *name* stands for, or None."""
+        return await self._first("gateway_resolve", Repository, name=name)
+
+    async def authorize(self, identity: Identity, accesses: Sequence[Access]) -> Decision | Refusal:
+        """What *identity* may do of *accesses*: the first opinion, cut to what was asked and to the ceiling."""
+        for asked in self._asked["gateway_authorize"]:
+            answer = await self._ask(asked, (Decision, Refusal), identity=identity, accesses=accesses)
+            if isinstance(answer, Refusal):
+                return answer
+            if answer is not None:
+                if len(answer.verdicts) != len(accesses):
+                    raise PluginFailedError(f"{asked.plugin}: gateway_authorize answered for other accesses")
+                pairs = zip(answer.verdicts, accesses, strict=True)
+                return Decision(tuple(_narrowed(verdict, access, identity) for verdict, access in pairs))
+        # Deny by default: nobody had an opinion.
+        return Decision(tuple(Verdict() for _ in accesses))
+
+    async def visible_projects(self, identity: Identity) -> Visible:
+        """The projects whose images *identity* may pull; none where nobody answers."""
+        return await self._first("gateway_visible_projects", Visible, identity=identity) or Visible()
+
+    def admit_request(self, identity: Identity, request: RequestFacts) -> Deny | None:
+        """The first veto, if any."""
+        for asked in self._asked["gateway_admit_request"]:
+            question = {"identity": identity, "request": request}
+            try:
+                answer = asked.function(*(question[name] for name in asked.arguments))
+            except Exception as error:
+                raise PluginFailedError(f"{asked.plugin}: {asked.hook}: {error!r}") from error
+            if isinstance(answer, Deny):
+                return answer
+            if answer is not None:
+                raise PluginFailedError(f"{asked.plugin}: {asked.hook} answered {type(answer).__name__}")
+        return None
+
+    @property
+    def vetoes(self) -> bool:
+        """Whether any plugin may veto requests."""
+        return bool(self._asked["gateway_admit_request"])
+
+    async def backend(self, name: RepositoryName) -> Backend:
+        """The backend of a repository: a plugin's choice, else the first pattern that fits, else the default."""
+        chosen = await self._first("gateway_choose_backend", str, name=name)
+        if chosen is None:
+            chosen = next((b for patterns, b in self.routes if any(_fits(p, name) for p in patterns)), None)
+        backend = self.backends.get(chosen or self.default_backend)
+        if backend is None:
+            raise PluginFailedError(f"gateway_choose_backend: there is no backend {chosen!r}")
+        return backend
+
+    async def admit_manifest(
+        self, identity: Identity, name: RepositoryName, references: Sequence[Reference], manifest: bytes
+    ) -> Deny | None:
+        """The first veto against storing *manifest*, if any."""
+        return await self._first(
+            "gateway_admit_manifest", Deny, identity=identity, name=name, references=references, manifest=manifest
+        )
+
+    async def tags(
+        self, identity: Identity, name: RepositoryName, query: TagQuery, store: ManifestStore
+    ) -> TagPage | None:
+        """A page of the tags that *identity* sees, sorted by byte: a plugin's listing or the store's, then filtered.
+
+        Pages are read on until *query* is filled, so that hidden tags leave no holes.
+        """
+        shown: list[Any] = []
+        last = query.last
+        while True:
+            wanted = None if query.limit is None else query.limit - len(shown)
+            part = TagQuery(wanted, last, query.order)
+            page = await self._first("gateway_list_tags", TagPage, identity=identity, name=name, query=part)
+            if page is None:
+                page = await store.tags(name, part)
+            elif list(page.tags) != sorted(tag for tag in page.tags if tag > last) or len(page.tags) > (
+                len(page.tags) if wanted is None else wanted
+            ):
+                raise PluginFailedError("gateway_list_tags answered a page that is not sorted or too long")
+            if page is None:
+                return None
+            shown += await self._filtered("gateway_filter_tags", page.tags, identity=identity, name=name, names="tags")
+            if not page.more or not page.tags or (query.limit is not None and len(shown) >= query.limit):
+                return TagPage(tuple(shown), page.more and bool(page.tags))
+            last = page.tags[-1]
+
+    async def sees_tag(self, identity: Identity, name: RepositoryName, tag: str) -> bool:
+        """Whether *identity* may see one tag."""
+        if not self._asked["gateway_filter_tags"]:
+            return True
+        return bool(await self._filtered("gateway_filter_tags", (tag,), identity=identity, name=name, names="tags"))
+
+    async def filter_repositories(self, identity: Identity, names: Names) -> Names:
+        """Those of *names* that every plugin lets *identity* see."""
+        return await self._filtered("gateway_filter_repositories", names, identity=identity, names="names")
+
+    # -- afterwards ---------------------------------------------------------------------------------
+
+    async def tell(self, event: Event) -> list[PluginFailedError]:
+        """Tell every plugin of *event*; a failure stops nobody else and is returned for the log."""
+        failed = []
+        for asked in self._asked["gateway_event"]:
+            try:
+                await self._ask(asked, type(None), event=event)
+            except RegistryError as error:
+                failed.append(error if isinstance(error, PluginFailedError) else PluginFailedError(repr(error)))
+        return failed
+
+    @property
+    def listeners(self) -> bool:
+        """Whether any plugin wants to hear of events."""
+        return bool(self._asked["gateway_event"])
+
+    async def health(self) -> dict[str, Health]:
+        """Each plugin's health, asked side by side; one that fails to say is failing."""
+
+        async def one(asked: Asked) -> tuple[str, Health]:
+            try:
+                return asked.plugin, await self._ask(asked, Health) or Health(ok=True)
+            except RegistryError as error:
+                return asked.plugin, Health(ok=False, message=str(error))
+
+        return dict(await asyncio.gather(*(one(asked) for asked in self._asked["gateway_health"])))
+
+    # -- how one plugin is asked ----------------------------------------------------------------------
+
+    async def _first(self, hook: str, kind: type[T], **question: object) -> T | None:
+        for asked in self._asked[hook]:
+            answer: T | None = await self._ask(asked, kind, **question)
+            if answer is not None:
+                return answer
+        return None
+
+    async def _filtered(self, hook: str, found: Names, *, names: str, **question: object) -> list[str]:
+        shown = list(found)
+        for asked in self._asked[hook]:
+            if not shown:
+                break
+            answer = await self._ask(asked, Sequence, **question, **{names: tuple(shown)})
+            if answer is not None:
+                seen = set(answer)
+                shown = [name for name in shown if name in seen]
+        return shown
+
+    async def _ask(self, asked: Asked, kind: type[Any] | tuple[type[Any], ...], **question: object) -> Any:
+        """One plugin's answer. None means it has no opinion; failing, hanging and a wrong type are no answers."""
+        try:
+            async with asyncio.timeout(self._timeout):
+                answer = await asked.function(*(question[name] for name in asked.arguments))
+        except (InvalidCredentialError, RegistryError):
+            raise
+        except TimeoutError as error:
+            raise PluginFailedError(f"{asked.plugin}: {asked.hook}: no answer in {self._timeout:g} s") from error
+        except Exception as error:
+            raise PluginFailedError(f"{asked.plugin}: {asked.hook}: {error!r}") from error
+        if answer is not None and (not isinstance(answer, kind) or (isinstance(answer, str) and kind is not str)):
+            raise PluginFailedError(f"{asked.plugin}: {asked.hook} answered {type(answer).__name__}")
+        return answer
+
+
+def _narrowed(verdict: Verdict, access: Access, identity: Identity) -> Verdict:
+    asked = frozenset(action for action in Action if action in access.actions)
+    return Verdict(verdict.allowed & asked & identity.ceiling, verdict.reason)
+
+
+def _fits(pattern: str, name: str) -> bool:
+    """Whether *name* matches *pattern*, where ``**`` stands for any number of components and ``*`` for one."""
+    head, _, rest = pattern.partition("/")
+    first, _, tail = name.partition("/")
+    if head == "**":
+        return not rest or any(_fits(rest, part) for part in _tails(name))
+    if not name or (head not in {"*", first}):
+        return False
+    return _fits(rest, tail) if rest else not tail
+
+
+def _tails(name: str) -> Iterator[str]:
+    while name:
+        yield name
+        name = name.partition("/")[2]
+
+
+def _unmarked_hooks(name: str, plugin: object) -> Iterator[str]:
+    for attribute in dir(type(plugin)):
+        if attribute.startswith("gateway_") and not hasattr(getattr(type(plugin), attribute), "gateway_impl"):
+            yield f"plugins.{name}: {attribute} lacks @hookimpl and would never be asked"
+
+
+def _wrong_hook(hook: str, caller: pluggy.HookCaller, impl: pluggy.HookImpl) -> Iterator[str]:
+    where = f"plugins.{impl.plugin_name}: {hook}"
+    if not caller.has_spec():
+        yield f"{where} is no hook of this gateway; see gateway/plugins/hookspecs.py"
+        return
+    if impl.wrapper or impl.hookwrapper:
+        yield f"{where} is a wrapper; wrappers could turn a refusal into a grant and are not called"
+    wanted = inspect.iscoroutinefunction(getattr(GatewaySpecs, hook))
+    if inspect.iscoroutinefunction(impl.function) is not wanted:
+        yield f"{where} must be {'`async def`' if wanted else 'a plain `def`'}"
+
+
+# -- finding and building ---------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Installed:
+    """A plugin that some distribution offers."""
+
+    name: str
+    distribution: str
+    version: str
+    entry_point: EntryPoint
+
+    def load(self) -> type[Any]:
+        """Import the plugin's class; raises whatever its import raises."""
+        plugin: type[Any] = self.entry_point.load()
+        return plugin
+
+    def hooks(self) -> list[str]:
+        """The hooks that the plugin answers."""
+        plugin = self.load()
+        return [name for name in dir(plugin) if hasattr(getattr(plugin, name), "gateway_impl")]
+
+
+def installed() -> list[Installed]:
+    """Every plugin that is installed, by name; a name stands here once for each distribution that offers it."""
+    found = {
+        (point.name, point.dist.name if point.dist else "?"): Installed(
+            point.name, point.dist.name if point.dist else "?", point.dist.version if point.dist else "?", point
+        )
+        for point in entry_points(group=ENTRY_POINTS)
+    }
+    return [found[key] for key in sorted(found)]
+
+
+def find(items: Iterable[PluginItem], available: Sequence[Installed]) -> tuple[dict[str, type[Any]], list[str]]:
+    """The classes of the configured plugins by ``use``, and a line for each that can't be had."""
+    classes: dict[str, type[Any]] = {}
+    wrong: list[str] = []
+    for use in dict.fromkeys(item.use for item in items):
+        offers = [plugin for plugin in available if plugin.name == use]
+        if not offers:
+            known = ", ".join(sorted({plugin.name for plugin in available}))
+            wrong.append(f"plugins.{use}: no such plugin is installed; installed are: {known}")
+        elif len(offers) > 1:
+            both = " and ".join(plugin.distribution for plugin in offers)
+            wrong.append(f"plugins.{use}: offered by {both}; uninstall one of them")
+        else:
+            try:
+                classes[use] = offers[0].load()
+            except Exception as error:  # noqa: BLE001 - whatever a stranger's import raises is one line for the operator
+                wrong.append(f"plugins.{use}: cannot be imported from {offers[0].distribution}: {error!r}")
+    return classes, wrong
+
+
+def load(
+    config: Config,
+    services: Callable[[str, Plugins], Services],
+    available: Sequence[Installed] | None = None,
+) -> Plugins:
+    """Find, check and build the configured plugins. Raises ConfigError with everything that is wrong.
+
+    *services* makes what one plugin is lent, given the plugin's name and the façade.
+    """
+    classes, wrong = find(config.plugins, installed() if available is None else available)
+    plugins = Plugins(config.hook_timeout.total_seconds())
+    built: list[tuple[str, object]] = []
+    for item in config.plugins:
+        if item.use not in classes:
+            continue
+        model: type[Model] = classes[item.use].Config
+        try:
+            section = model.model_validate(dict(item.options))
+        except ValidationError as error:
+            wrong += problems(error, f"plugins.{item.name}")
+        else:
+            built.append((item.name, classes[item.use](section, services(item.name, plugins))))
+    wrong += plugins.register(built)
+    if not wrong:
+        wrong += plugins.collect_backends(config.plugins)
+        if not plugins.answering("gateway_authorize"):
+            wrong.append("plugins: no plugin decides who may do what; add one such as `- use: visibility`")
+    if wrong:
+        raise ConfigError(wrong)
+    plugins.endpoints()
+    return plugins
+
+
+def sections(available: Sequence[Installed]) -> Mapping[str, type[Model]]:
+    """The configuration model of each plugin that can be imported, for documentation and editors."""
+    classes, _ = find((PluginItem.model_validate({"use": plugin.name}) for plugin in available), available)
+    return {name: plugin.Config for name, plugin in classes.items()}

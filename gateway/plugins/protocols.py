@@ -1,0 +1,216 @@
+"""Things with a life that plugins give to the core (a backend), and that the core lends to plugins (services)."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
+
+from gateway.oci import ByteRange, Descriptor, Digest, ManifestDetails, Reference, RepositoryName, Tag
+
+if TYPE_CHECKING:
+    from gateway.plugins.types import Identity, Project, Standing, TagPage, TagQuery
+
+Chunks = AsyncIterator[bytes]
+"""A body as it comes in: chunks of any size, each to be used before the next is asked for."""
+
+
+class UploadUnknownError(LookupError):
+    """The upload was finished, cancelled, has expired or never was."""
+
+
+class UploadBusyError(RuntimeError):
+    """Another request is writing to the same upload."""
+
+
+class OffsetError(ValueError):
+    """The bytes that came do not continue the upload. *offset* is how many it holds."""
+
+    def __init__(self, offset: int) -> None:
+        super().__init__(f"the upload holds {offset} bytes")
+        self.offset = offset
+
+
+class DigestMismatchError(ValueError):
+    """The bytes are not those of the digest."""
+
+
+class MissingContentError(LookupError):
+    """A manifest requires blobs or manifests that its repository doesn't have: *digests*."""
+
+    def __init__(self, digests: Sequence[Digest]) -> None:
+        super().__init__(f"{len(digests)} missing, such as {digests[0]}")
+        self.digests = tuple(digests)
+
+
+class StorageFullError(OSError):
+    """There is no room for the bytes."""
+
+
+class OpenBlob(Protocol):
+    """A blob that is open for reading. *fileno* is a file descriptor that ``sendfile`` can read from, or None."""
+
+    @property
+    def size(self) -> int:
+        """Bytes of the whole blob."""
+        ...
+
+    @property
+    def fileno(self) -> int | None:
+        """A descriptor of the whole blob as a regular file, valid until the blob is closed."""
+        ...
+
+    def read(self, part: ByteRange) -> Chunks:
+        """The bytes of *part*, in chunks; raises OSError where they can't all be had."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Where an upload stands: the backend's own word for it (sealed into the Location), and bytes held."""
+
+    state: str
+    offset: int
+
+
+@runtime_checkable
+class Backend(Protocol):
+    """Stores and fetches blobs. Speaks values, never HTTP; what may be done was decided before it is asked.
+
+    *metadata* says who knows what exists: ``truth`` (the core's tables decide, the backend only holds bytes) or
+    ``index`` (the backend's own answers decide and the core records afterwards; such a backend is a ManifestStore too).
+    """
+
+    metadata: Literal["truth", "index"]
+
+    def open_blob(self, name: RepositoryName, digest: Digest) -> AbstractAsyncContextManager[OpenBlob]:
+        """Open a blob for reading. Raises LookupError where there is none."""
+        ...
+
+    async def begin_upload(self, name: RepositoryName, upload: str) -> Progress:
+        """Begin the upload *upload*, an id that the core made; nothing is readable until it is finished."""
+        ...
+
+    async def write_upload(
+        self, name: RepositoryName, upload: str, progress: Progress, chunks: Chunks, *, at: int | None
+    ) -> Progress:
+        """Append *chunks*. With *at*, only if that is how many bytes the upload holds.
+
+        Raises UploadUnknownError, UploadBusyError, OffsetError, StorageFullError. Bytes that came before *chunks*
+        failed stay, so that the client can ask where to go on.
+        """
+        ...
+
+    async def upload_progress(self, name: RepositoryName, upload: str, progress: Progress) -> Progress:
+        """Where the upload really stands. Raises UploadUnknownError."""
+        ...
+
+    async def finish_upload(self, name: RepositoryName, upload: str, progress: Progress, digest: Digest) -> int:
+        """Verify the bytes against *digest*, make them durable under it and end the upload; returns their number.
+
+        Raises DigestMismatchError (the upload is gone then), UploadUnknownError, UploadBusyError, StorageFullError.
+        """
+        ...
+
+    async def cancel_upload(self, name: RepositoryName, upload: str, progress: Progress) -> None:
+        """Drop the upload and its bytes. Raises UploadUnknownError."""
+        ...
+
+    async def mount_blob(self, source: RepositoryName, target: RepositoryName, digest: Digest) -> bool:
+        """Make the blob of *source* readable in *target*, without copying; False where that can't be done.
+
+        Both accesses were granted. With ``truth`` the core links, and the backend says whether it holds the bytes.
+        """
+        ...
+
+    async def delete_blob(self, name: RepositoryName, digest: Digest) -> None:
+        """The repository no longer has the blob. With ``truth`` the core has unlinked it; others may link it still."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """A manifest: its descriptor, its bytes unless only its head was asked for, and what it says where it was read."""
+
+    digest: Digest
+    media_type: str
+    size: int
+    content: bytes | None = None
+    details: ManifestDetails | None = None
+
+
+class ManifestStore(Protocol):
+    """Manifests and tags: the core's tables for a ``truth`` backend, the upstream for an ``index`` backend."""
+
+    async def manifest(self, name: RepositoryName, reference: Reference, *, head: bool = False) -> Manifest | None:
+        """The manifest that *reference* stands for in the repository, or None."""
+        ...
+
+    async def put_manifest(
+        self, name: RepositoryName, references: Sequence[Reference], manifest: Manifest, by: Identity
+    ) -> None:
+        """Store a manifest that was read and checked, and point the tags among *references* at it, all or nothing.
+
+        Raises MissingContentError with what it requires and the repository doesn't have.
+        """
+        ...
+
+    async def delete_manifest(self, name: RepositoryName, reference: Reference) -> bool:
+        """Delete a tag alone, or a manifest with every tag that points at it; False where there was none."""
+        ...
+
+    async def tags(self, name: RepositoryName, query: TagQuery) -> TagPage | None:
+        """A page of tags sorted by byte; None where the repository does not exist."""
+        ...
+
+    async def referrers(
+        self, name: RepositoryName, subject: Digest, artifact_type: str | None, last: str, limit: int
+    ) -> Sequence[Descriptor]:
+        """At most *limit* manifests that have *subject* as their subject, by digest, after the digest *last*."""
+        ...
+
+
+class Metadata(ManifestStore, Protocol):
+    """The core's tables, lent to plugins. Names are those of repositories; times are UTC."""
+
+    async def linked(self, name: RepositoryName, digest: Digest) -> int | None:
+        """The size in bytes of a blob that the repository links, or None."""
+        ...
+
+    async def repositories(self, projects: frozenset[str] | None, last: str, limit: int) -> Sequence[str]:
+        """At most *limit* repositories that hold a manifest, sorted by byte, after *last*; of *projects* if given."""
+        ...
+
+    async def tag_times(self, name: RepositoryName) -> Sequence[tuple[Tag, Digest, datetime]]:
+        """Each tag with its digest and when it was last pushed, newest first."""
+        ...
+
+
+class Facts(Protocol):
+    """What the sources of identities and projects know. Each question goes to the one source that may answer it."""
+
+    async def project(self, candidates: Sequence[str]) -> Project | None:
+        """The project at the first of *candidates* (lower-case paths) where there is one."""
+        ...
+
+    async def standing(self, identity: Identity, project: Project) -> Standing:
+        """How *identity* stands to *project*, as its own source knows it."""
+        ...
+
+    async def projects(self, identity: Identity) -> Sequence[tuple[Project, Standing]]:
+        """Every project that the source of *identity* knows, with how the identity stands to it."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """What the core lends a plugin, given to its constructor. Nothing in it may be used before ``gateway_lifespan``."""
+
+    name: str
+    facts: Facts
+    metadata: Metadata
+    log: Any
+    key: bytes
+    """Thirty-two secret bytes of this plugin's own, the same in every worker and replica."""

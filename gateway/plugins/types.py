@@ -1,0 +1,289 @@
+"""What the hooks speak of: who asks, for what, and what may be answered."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from enum import StrEnum
+from typing import TYPE_CHECKING, Final
+
+from pydantic import SecretStr
+
+from gateway.oci import Action, RepositoryName, Tag
+
+if TYPE_CHECKING:
+    from aiohttp import web
+
+ALL_ACTIONS: Final = frozenset(Action)
+
+
+class CredentialKind(StrEnum):
+    """How a caller proved who they are; the values are GitLab's ``auth_type`` claim (semantics 2.2)."""
+
+    PASSWORD = "gitlab_or_ldap"  # noqa: S105 - GitLab's word for the kind, not a secret
+    PERSONAL_ACCESS_TOKEN = "personal_access_token"  # noqa: S105 - likewise
+    OAUTH = "oauth"
+    DEPLOY_TOKEN = "deploy_token"  # noqa: S105 - likewise
+    JOB_TOKEN = "build"  # noqa: S105 - likewise
+    NONE = "none"
+
+
+class Role(StrEnum):
+    """The roles of GitLab that can be given to a member (semantics 1)."""
+
+    GUEST = "guest"
+    PLANNER = "planner"
+    REPORTER = "reporter"
+    DEVELOPER = "developer"
+    MAINTAINER = "maintainer"
+    OWNER = "owner"
+
+    @property
+    def level(self) -> int:
+        """GitLab's number for the role. A planner's (15) says nothing about the registry: see ``rules``."""
+        return _LEVELS[self]
+
+
+_LEVELS: Final = {
+    Role.GUEST: 10,
+    Role.PLANNER: 15,
+    Role.REPORTER: 20,
+    Role.DEVELOPER: 30,
+    Role.MAINTAINER: 40,
+    Role.OWNER: 50,
+}
+
+
+class Visibility(StrEnum):
+    """Who may see that a project exists."""
+
+    PRIVATE = "private"
+    INTERNAL = "internal"
+    PUBLIC = "public"
+
+
+class RegistryLevel(StrEnum):
+    """A project's ``container_registry_access_level``."""
+
+    DISABLED = "disabled"
+    PRIVATE = "private"
+    ENABLED = "enabled"
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """Where a request comes from: the address behind any trusted proxies, and the request's id for logs."""
+
+    address: str
+    request_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Credential:
+    """What a caller presented by HTTP Basic. The username may be empty; the password never prints itself."""
+
+    username: str
+    password: SecretStr
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who asks.
+
+    *source* names the plugin that authenticated them and the only one to supply facts about them (None: nobody).
+    *subject* is the username that logs and tokens show; *id* is the source's own key of the credential's owner.
+    *ceiling* is the most that the credential may ever do (semantics 2.2 and 2.3).
+    *credential* is for the source that made the identity and nobody else; it does not survive into a token.
+    """
+
+    source: str | None
+    kind: CredentialKind
+    subject: str
+    id: str
+    ceiling: frozenset[Action] = ALL_ACTIONS
+    admin: bool = False
+    external: bool = False
+    credential: object = field(default=None, repr=False, compare=False)
+
+    @property
+    def anonymous(self) -> bool:
+        """Whether nobody presented a credential."""
+        return self.source is None
+
+
+ANONYMOUS: Final = Identity(None, CredentialKind.NONE, "", "", frozenset({Action.PULL}))
+"""Nobody: the caller who presents no credential. May at most pull (semantics 2.2)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Project:
+    """The facts about a project that decide who may use its images. *path* keeps GitLab's capitals."""
+
+    path: str
+    visibility: Visibility
+    registry: RegistryLevel = RegistryLevel.ENABLED
+    archived: bool = False
+    id: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How an identity stands to one project: the highest role, or that its token was made for it."""
+
+    role: Role | None = None
+    covered: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Repository:
+    """A repository's name and the project that it belongs to."""
+
+    name: RepositoryName
+    project: Project
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """One access of a request: a scope, and the repository it stands for (None: no project owns that name)."""
+
+    type: str
+    name: str
+    actions: tuple[str, ...]
+    repository: Repository | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """Why an action is refused, in a word for programs and a sentence for people, with the next step in it."""
+
+    code: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The answer for one access: the actions allowed, and a reason for the rest if the caller may know it."""
+
+    allowed: frozenset[Action] = frozenset()
+    reason: Reason | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """One verdict for each access of the question, in its order."""
+
+    verdicts: tuple[Verdict, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """The end of the whole request, as GitLab does for some (semantics 3.2): an HTTP status, code and message."""
+
+    status: int
+    code: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Deny:
+    """A veto, with the reason that the caller hears."""
+
+    reason: Reason
+
+
+@dataclass(frozen=True, slots=True)
+class Visible:
+    """The projects whose images an identity may pull: all of them, or those of the lower-case paths in *projects*."""
+
+    all: bool = False
+    projects: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class TagQuery:
+    """A page of a tag listing: at most *limit* names (None: all), after *last*, in *order*.
+
+    ``tags/list`` asks for the order ``name`` alone, as the specification fixes it (sorted by byte).
+    """
+
+    limit: int | None = None
+    last: str = ""
+    order: str = "name"
+
+
+@dataclass(frozen=True, slots=True)
+class TagPage:
+    """Tags in the order that was asked for, and whether more follow."""
+
+    tags: tuple[Tag, ...]
+    more: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RequestFacts:
+    """What a veto can see of a request: its method, route, repository, reference and the accesses it needs."""
+
+    method: str
+    route: str
+    repository: str | None
+    reference: str | None
+    accesses: tuple[Access, ...]
+    client: Client
+
+
+@dataclass(frozen=True, slots=True)
+class Public:
+    """Says of an endpoint that anybody may call it, and why."""
+
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """An HTTP endpoint outside ``/v2/``.
+
+    *path* is a template such as ``/api/v4/projects/{id}``; a part in braces stands for one path segment, still
+    percent-encoded. *access* says how the parts become the access that the caller needs, or that none is needed; the
+    core checks it before *handler* runs.
+    """
+
+    method: str
+    path: str
+    access: Public | Callable[[Mapping[str, str]], Access]
+    handler: Callable[[web.BaseRequest, Identity, Mapping[str, str]], Awaitable[web.StreamResponse]]
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """Work done every *interval*. It never overlaps itself in one process; a failure is logged and counted."""
+
+    name: str
+    interval: timedelta
+    run: Callable[[], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something happened to a repository: ``push``, ``pull``, ``mount`` or ``delete`` of a manifest, tag or blob."""
+
+    action: str
+    repository: str
+    subject: str
+    client: Client
+    tag: str | None = None
+    digest: str | None = None
+    media_type: str | None = None
+    size: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """Whether a part can do its work, and if not, one sentence with the fix."""
+
+    ok: bool
+    message: str = ""
+
+
+Names = Sequence[str]
+"""Tag names or repository names, in the order in which they will be shown."""

@@ -1,0 +1,369 @@
+"""Blobs on a local disk, by content: verified, flushed and renamed into place before anybody hears of them.
+
+::
+
+    blobs/<algorithm>/<first two of the hash>/<hash>     whole, verified, never changed
+    uploads/<uuid>                                       what came so far; its size is the offset
+
+Any process may continue any upload: what it holds is what the file holds, and a lock on the file keeps writers apart.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import fcntl
+import hashlib
+import os
+import time
+import uuid
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Literal, TypeVar
+
+from cachetools import LRUCache
+
+from gateway.plugins import (
+    ByteRange,
+    Chunks,
+    Digest,
+    DigestMismatchError,
+    OffsetError,
+    OpenBlob,
+    Progress,
+    RepositoryName,
+    StorageFullError,
+    UploadBusyError,
+    UploadUnknownError,
+)
+
+BATCH: Final = 1024 * 1024
+"""Bytes that are gathered before a thread hashes and writes them."""
+_CHUNK: Final = 256 * 1024
+_THREADS: Final = 8
+_LOCK_TRIES: Final = 20
+_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
+_LOW: Final = 16 * 1024 * 1024
+"""Bytes of free space below which the store calls itself full."""
+
+T = TypeVar("T")
+
+
+@dataclass(slots=True)
+class _Running:
+    """The hash of everything that an upload holds, while this process took every byte of it in order."""
+
+    hash: Any
+    size: int
+
+
+class LocalBlob:
+    """A blob's file, open for reading."""
+
+    def __init__(self, descriptor: int, run: Callable[..., Any]) -> None:
+        self._descriptor = descriptor
+        self._run = run
+        self._size = os.fstat(descriptor).st_size
+
+    @property
+    def size(self) -> int:
+        """Bytes of the whole blob."""
+        return self._size
+
+    @property
+    def fileno(self) -> int:
+        """The file's descriptor."""
+        return self._descriptor
+
+    async def read(self, part: ByteRange) -> AsyncIterator[bytes]:
+        """The bytes of *part*; from the page cache at once, from the disk through a thread."""
+        position = part.first
+        while position < part.stop:
+            count = min(_CHUNK, part.stop - position)
+            chunk = _read_cached(self._descriptor, count, position)
+            if chunk is None:
+                chunk = await self._run(os.pread, self._descriptor, count, position)
+            if not chunk:
+                raise OSError(errno.EIO, "the blob's file is shorter than it was")
+            position += len(chunk)
+            yield chunk
+
+
+class LocalStore:
+    """A Backend whose metadata is the core's: it holds bytes, and says nothing about who has them."""
+
+    metadata: Literal["truth", "index"] = "truth"
+
+    def __init__(self, root: Path, expire_after: float) -> None:
+        self._blobs = root / "blobs"
+        self._uploads = root / "uploads"
+        self._expire_after = expire_after
+        self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="store")
+        self._running: LRUCache[str, _Running] = LRUCache(1024)
+
+    def open(self) -> None:
+        """Make the folders."""
+        for folder in (self._blobs, self._uploads):
+            folder.mkdir(parents=True, exist_ok=True)
+
+    def close(self) -> None:
+        """End the threads."""
+        self._pool.shutdown()
+
+    # -- reading --------------------------------------------------------------------------------------
+
+    def open_blob(self, name: RepositoryName, digest: Digest) -> AbstractAsyncContextManager[OpenBlob]:
+        """Open a blob. Raises LookupError where its bytes are not here."""
+        del name
+        return self._opened(digest)
+
+    @asynccontextmanager
+    async def _opened(self, digest: Digest) -> AsyncIterator[OpenBlob]:
+        try:
+            descriptor = os.open(self._blob(digest), os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError as error:
+            raise LookupError(digest) from error
+        try:
+            yield LocalBlob(descriptor, self._run)
+        finally:
+            os.close(descriptor)
+
+    # -- uploads --------------------------------------------------------------------------------------
+
+    async def begin_upload(self, name: RepositoryName, upload: str) -> Progress:
+        """Make the upload's file."""
+        del name
+        path = self._upload(upload)
+        with _no_space():
+            os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        self._running[upload] = _Running(hashlib.sha256(), 0)
+        return Progress("", 0)
+
+    async def write_upload(
+        self, name: RepositoryName, upload: str, progress: Progress, chunks: Chunks, *, at: int | None
+    ) -> Progress:
+        """Append *chunks*, hashing and writing one batch in a thread while the next comes in."""
+        del name, progress
+        async with self._locked(upload) as descriptor:
+            size = os.fstat(descriptor).st_size
+            if at is not None and at != size:
+                raise OffsetError(size)
+            running = self._running.pop(upload, None)
+            if running is not None and running.size != size:
+                running = None
+            size = await self._append(descriptor, chunks, running, size)
+            if running is not None:
+                running.size = size
+                self._running[upload] = running
+        return Progress("", size)
+
+    async def _append(self, descriptor: int, chunks: Chunks, running: _Running | None, size: int) -> int:
+        batch: list[bytes] = []
+        gathered = 0
+        writing: asyncio.Future[None] | None = None
+        try:
+            async for chunk in chunks:
+                batch.append(chunk)
+                gathered += len(chunk)
+                if gathered >= BATCH:
+                    if writing is not None:
+                        await writing
+                    writing = self._start(_take, descriptor, batch, running, size)
+                    size += gathered
+                    batch, gathered = [], 0
+        finally:
+            # What came stays, also where the rest did not come: the client can ask where to go on.
+            if writing is not None:
+                await writing
+            if batch:
+                await self._run(_take, descriptor, batch, running, size)
+                size += gathered
+                if running is not None:
+                    running.size = size
+        return size
+
+    async def upload_progress(self, name: RepositoryName, upload: str, progress: Progress) -> Progress:
+        """The size of the upload's file."""
+        del name, progress
+        try:
+            return Progress("", self._upload(upload).stat().st_size)
+        except FileNotFoundError as error:
+            raise UploadUnknownError(upload) from error
+
+    async def finish_upload(self, name: RepositoryName, upload: str, progress: Progress, digest: Digest) -> int:
+        """Verify, flush, rename, flush the folder. Nothing is visible before all of that is done."""
+        del name, progress
+        async with self._locked(upload) as descriptor:
+            size = os.fstat(descriptor).st_size
+            running = self._running.pop(upload, None)
+            if running is not None and running.size == size and digest.algorithm == running.hash.name:
+                found = running.hash.hexdigest()
+            else:
+                found = await self._run(_hash, descriptor, digest.algorithm)
+            if found != digest.encoded:
+                self._upload(upload).unlink(missing_ok=True)
+                raise DigestMismatchError(digest)
+            await self._run(_keep, descriptor, self._upload(upload), self._blob(digest))
+        return size
+
+    async def cancel_upload(self, name: RepositoryName, upload: str, progress: Progress) -> None:
+        """Remove the upload's file."""
+        del name, progress
+        self._running.pop(upload, None)
+        try:
+            self._upload(upload).unlink()
+        except FileNotFoundError as error:
+            raise UploadUnknownError(upload) from error
+
+    async def mount_blob(self, source: RepositoryName, target: RepositoryName, digest: Digest) -> bool:
+        """Whether the bytes are here; the core does the rest."""
+        del source, target
+        return self._blob(digest).exists()
+
+    async def delete_blob(self, name: RepositoryName, digest: Digest) -> None:
+        """Nothing: other repositories may link the same bytes."""
+
+    # -- upkeep -----------------------------------------------------------------------------------------
+
+    async def expire(self) -> None:
+        """Remove uploads that nobody continued for ``expire_after``; one that is being written to is left alone."""
+        await self._run(self._expire)
+
+    def _expire(self) -> None:
+        limit = time.time() - self._expire_after
+        for entry in os.scandir(self._uploads):
+            with suppress(FileNotFoundError, BlockingIOError):
+                if entry.stat().st_mtime >= limit:
+                    continue
+                descriptor = os.open(entry.path, os.O_RDWR | os.O_CLOEXEC)
+                try:
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    Path(entry.path).unlink()
+                finally:
+                    os.close(descriptor)
+
+    async def problem(self) -> str | None:
+        """What keeps the store from taking blobs, in a sentence with the fix; None where nothing does."""
+
+        def look() -> str | None:
+            try:
+                space = os.statvfs(self._uploads)
+            except OSError as error:
+                return f"{self._uploads}: {error.strerror}; make the folder reachable"
+            if not os.access(self._uploads, os.W_OK):
+                return f"{self._uploads} is not writable; give it to the gateway's user"
+            if space.f_bavail * space.f_frsize < _LOW:
+                return f"{self._uploads}: the disk is full; free some space"
+            return None
+
+        found: str | None = await self._run(look)
+        return found
+
+    # -- how ------------------------------------------------------------------------------------------
+
+    def _blob(self, digest: Digest) -> Path:
+        return self._blobs / digest.algorithm / digest.encoded[:2] / digest.encoded
+
+    def _upload(self, upload: str) -> Path:
+        try:
+            return self._uploads / str(uuid.UUID(upload))
+        except ValueError as error:
+            raise UploadUnknownError(upload) from error
+
+    @asynccontextmanager
+    async def _locked(self, upload: str) -> AsyncIterator[int]:
+        """The upload's file, open and locked against every other writer of any process."""
+        path = self._upload(upload)
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CLOEXEC)
+        except FileNotFoundError as error:
+            raise UploadUnknownError(upload) from error
+        try:
+            for _ in range(_LOCK_TRIES):
+                try:
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    # A client that lost its connection comes back before we have noticed: give that a second.
+                    await asyncio.sleep(0.05)
+            else:
+                raise UploadBusyError(upload)
+            if not path.exists():
+                # Finished or cancelled while we waited.
+                raise UploadUnknownError(upload)
+            with _no_space():
+                yield descriptor
+        finally:
+            os.close(descriptor)
+
+    def _start(self, function: Callable[..., T], *arguments: object) -> asyncio.Future[T]:
+        return asyncio.get_running_loop().run_in_executor(self._pool, function, *arguments)
+
+    async def _run(self, function: Callable[..., T], *arguments: object) -> T:
+        return await self._start(function, *arguments)
+
+
+@dataclass(slots=True)
+class _no_space:  # noqa: N801 - reads as a statement
+    """Turns "no space left" into the refusal that the core knows."""
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, OSError) and error.errno in _FULL and not isinstance(error, StorageFullError):
+            raise StorageFullError(error.errno, error.strerror) from error
+
+
+def _take(descriptor: int, batch: list[bytes], running: _Running | None, at: int) -> None:
+    """Write one batch and hash it; undo what a full disk let in only half."""
+    try:
+        for chunk in batch:
+            view = memoryview(chunk)
+            while view:
+                view = view[os.write(descriptor, view) :]
+    except OSError:
+        os.ftruncate(descriptor, at)
+        raise
+    if running is not None:
+        for chunk in batch:
+            running.hash.update(chunk)
+
+
+def _hash(descriptor: int, algorithm: str) -> str:
+    hashed = hashlib.new(algorithm)
+    position = 0
+    while chunk := os.pread(descriptor, BATCH, position):
+        hashed.update(chunk)
+        position += len(chunk)
+    return hashed.hexdigest()
+
+
+def _keep(descriptor: int, upload: Path, blob: Path) -> None:
+    os.fsync(descriptor)
+    for folder in (blob.parent.parent, blob.parent):
+        with suppress(FileExistsError):
+            folder.mkdir()
+            _flush(folder.parent)
+    # Over an older copy too: the new one was verified just now, the old one may have rotted.
+    upload.replace(blob)
+    _flush(blob.parent)
+
+
+def _flush(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _read_cached(descriptor: int, count: int, position: int) -> bytes | None:
+    buffer = bytearray(count)
+    try:
+        return bytes(buffer[: os.preadv(descriptor, [buffer], position, os.RWF_NOWAIT)])
+    except OSError:
+        return None

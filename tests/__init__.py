@@ -1,0 +1,1 @@
+"""What the gateway promises, checked with real clients and real servers on loopback."""

@@ -1,0 +1,104 @@
+"""Who and what the tests' directory knows: accounts, tokens, groups and projects."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import Any
+
+from tests.support.wire import Account
+
+ROOT = Account("root", "root-of-all-tests")
+ALICE = Account("alice", "alice-owns-acme")
+BOB = Account("bob", "bob-reports")
+CAROL = Account("carol", "carol-develops")
+DAVE = Account("dave", "dave-maintains")
+MALLORY = Account("mallory", "mallory-is-a-stranger")
+
+EVE = Account("eve", "eve-is-blocked")
+
+ALICE_API = Account("alice", "pat-alice-api")
+ALICE_READ = Account("alice", "pat-alice-read")
+ALICE_READ_WRITE = Account("alice", "pat-alice-read-write")
+ALICE_EXPIRED = Account("alice", "pat-alice-expires-today")
+ALICE_REVOKED = Account("alice", "pat-alice-revoked")
+PROJECT_DEVELOPER = Account("project-bot", "project-app-developer")
+GROUP_READ = Account("group-bot", "group-acme-read")
+JOB = Account("gitlab-ci-token", "job-of-app")
+"""A running job of `acme/app`, started by its reporter."""
+DEPLOY_READ = Account("gitlab+deploy-token-1", "deploy-app-read")
+DEPLOY_READ_WRITE = Account("gitlab+deploy-token-2", "deploy-app-read-write")
+
+PRIVATE = "acme/app"
+INTERNAL = "acme/internal"
+PUBLIC = "acme/open"
+HIDDEN = "acme/secret/vault"
+
+_READ = ["read_registry"]
+_READ_WRITE = ["read_registry", "write_registry"]
+
+
+def directory() -> dict[str, Any]:
+    """Write down a small company: in `acme` one of each role, `mallory` a member of nothing, `eve` blocked."""
+    people = (ROOT, ALICE, BOB, CAROL, DAVE, MALLORY, EVE)
+    return {
+        "users": [
+            {
+                "username": person.username,
+                "password": person.password,
+                "admin": person is ROOT,
+                "state": "blocked" if person is EVE else "active",
+            }
+            for person in people
+        ],
+        "groups": [
+            {
+                "path": "acme",
+                "visibility": "public",
+                "members": {"alice": "owner", "bob": "reporter", "carol": "developer", "dave": "maintainer"},
+            },
+            {"path": "acme/secret", "visibility": "private"},
+            {"path": "conf", "visibility": "private", "members": {"alice": "owner"}},
+        ],
+        "projects": [
+            {"path": PRIVATE, "visibility": "private"},
+            {"path": PUBLIC, "visibility": "public"},
+            {"path": INTERNAL, "visibility": "internal"},
+            {"path": HIDDEN, "visibility": "private"},
+            {"path": "conf/project", "visibility": "private"},
+            {"path": "conf/other", "visibility": "private"},
+        ],
+        "tokens": [
+            _personal(ALICE_API, ["api"]),
+            _personal(ALICE_READ, _READ),
+            _personal(ALICE_READ_WRITE, _READ_WRITE),
+            {**_personal(ALICE_EXPIRED, ["api"]), "expires_at": dt.datetime.now(dt.UTC).date()},
+            {**_personal(ALICE_REVOKED, ["api"]), "revoked": True},
+            {
+                "kind": "project_access_token",
+                "project": PRIVATE,
+                "role": "developer",
+                "token": PROJECT_DEVELOPER.password,
+                "scopes": _READ_WRITE,
+            },
+            {
+                "kind": "group_access_token",
+                "group": "acme",
+                "role": "maintainer",
+                "token": GROUP_READ.password,
+                "scopes": _READ,
+            },
+            {"kind": "ci_job_token", "project": PRIVATE, "user": BOB.username, "token": JOB.password},
+            _deploy(DEPLOY_READ, _READ),
+            _deploy(DEPLOY_READ_WRITE, _READ_WRITE),
+        ],
+    }
+
+
+def _personal(account: Account, scopes: list[str]) -> dict[str, Any]:
+    kind = "personal_access_token"
+    return {"kind": kind, "user": account.username, "token": account.password, "scopes": scopes}
+
+
+def _deploy(account: Account, scopes: list[str]) -> dict[str, Any]:
+    kind = "deploy_token"
+    return {"kind": kind, "project": PRIVATE, "username": account.username, "token": account.password, "scopes": scopes}
