@@ -131,7 +131,7 @@ class Worker(GunicornWorker):  # type: ignore[misc]
         loop.add_signal_handler(signal.SIGUSR1, lambda: None)
         config: Config = self.app.config
         public, admin = (listener.sock for listener in self.sockets)
-        async with app.serving(config, public.dup(), admin.dup()):
+        async with app.serving(config, public, admin):
             self.booted = True
             heart = asyncio.create_task(self._beat(stopped))
             await stopped.wait()

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
-from aiohttp import web
+from aiohttp import HttpVersion10, web
 from aiohttp.web_protocol import RequestHandler
 
 from gateway.config import Config
@@ -118,6 +118,7 @@ class Pipeline:
         path = request.raw_path
         registry = path.startswith("/v2/") or path == "/v2"
         try:
+            _require_http(request)
             response = await (self.serve if registry else self._elsewhere)(request, client, trace)
         except RegistryError as error:
             trace.denied = error.message if error.status in {401, 403} else None
@@ -240,6 +241,11 @@ class Pipeline:
         self._log.info("request", **line)
 
 
+def _require_http(request: web.BaseRequest) -> None:
+    if request.version < HttpVersion10:
+        raise RegistryError(ErrorCode.UNSUPPORTED, "speak HTTP/1.0 or HTTP/1.1", status=505)
+
+
 _DEFAULT_PORTS = {"http": "80", "https": "443"}
 
 
@@ -282,10 +288,28 @@ class Protocol(RequestHandler):
 
     __slots__ = ()
 
+    @property
+    def _busy(self) -> bool:
+        """Whether a request is being answered or waits to be."""
+        return self._request_count > 0 and (bool(self._messages) or self._waiter is None)
+
     def close_if_idle(self) -> None:
         """Close a connection that waits for its next request; one that serves a request goes on."""
-        if not self._request_in_progress:
+        if not self._busy:
             self.close()
+
+    def eof_received(self) -> bool:  # type: ignore[override]  # asyncio's own signature
+        """The client has no more to send, and may still wait for its answer (RFC 9112 section 9.6 allows that)."""
+        if not self._busy or self._parser is None:
+            return False
+        try:
+            self._parser.feed_eof()
+        except Exception as error:  # noqa: BLE001 - whatever the parser says of it, the body ended early
+            body = self._messages[-1][1] if self._messages else getattr(self._current_request, "content", None)
+            if body is not None:
+                body.set_exception(web.RequestPayloadError(str(error)))
+        self.close()
+        return True
 
     def handle_error(
         self,

@@ -120,9 +120,11 @@ def _is_utf8(segment: str) -> bool:
 
 def _query(text: str) -> tuple[tuple[str, str], ...]:
     try:
-        return tuple(parse_qsl(text, keep_blank_values=True, max_num_fields=1000, errors="strict"))
+        query = parse_qsl(text, keep_blank_values=True, max_num_fields=1000)
     except ValueError as error:
-        raise RegistryError(ErrorCode.UNSUPPORTED, "the query can't be read", status=400) from error
+        raise RegistryError(ErrorCode.UNSUPPORTED, "the query has too many parameters", status=400) from error
+    # No name holds a null character, and PostgreSQL takes none in text.
+    return tuple((key, value.replace("\0", "\ufffd")) for key, value in query)
 
 
 def _resource(  # noqa: PLR0911 - one return for each resource

@@ -65,7 +65,7 @@ def _date(value: object) -> object:
         raise ValueError("expected a date such as 2030-12-31") from error
 
 
-Path_ = Annotated[str, AfterValidator(_path)]
+ItemPath = Annotated[str, AfterValidator(_path)]
 Scope = Annotated[str, Field(pattern=r"^[a-z0-9_]+$")]
 Username = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,255}$")]
 DeployUsername = Annotated[str, Field(pattern=r"^[A-Za-z0-9.+_-]{1,255}$")]
@@ -108,7 +108,7 @@ class User(Model):
 class Group(Model):
     """A group and its direct members; members of a group are members of everything below."""
 
-    path: Path_
+    path: ItemPath
     visibility: Visibility = Visibility.PRIVATE
     members: Mapping[str, Role] = Field(default_factory=dict)
 
@@ -116,7 +116,7 @@ class Group(Model):
 class ProjectItem(Model):
     """A project and its direct members."""
 
-    path: Annotated[Path_, AfterValidator(_project_path)]
+    path: Annotated[ItemPath, AfterValidator(_project_path)]
     id: int | None = Field(default=None, ge=1)
     visibility: Visibility = Visibility.PRIVATE
     container_registry_access_level: RegistryLevel = RegistryLevel.ENABLED

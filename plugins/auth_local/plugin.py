@@ -1,4 +1,4 @@
-"""Answer who presents a credential, and how they stand to projects, from a directory that is re-read when it changes."""
+"""Answer who presents a credential and how they stand to projects, from a directory re-read when it changes."""
 
 from __future__ import annotations
 
@@ -160,12 +160,13 @@ class Plugin:
         return self._index
 
     async def _read(self, stamp: _Stamp | None) -> None:
+        self._broken = ()
         try:
             self._index = await asyncio.to_thread(directory.read, self._path)
-            self._broken = ()
         except ConfigError as error:
             self._broken = error.problems
-            self._services.log.error("the directory is broken; its old content is in use", problems=error.problems)
+        if self._broken:
+            self._services.log.error("the directory is broken; its old content is in use", problems=self._broken)
         self._stamp = stamp
 
 

@@ -17,9 +17,9 @@ import hashlib
 import os
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal, TypeVar
@@ -45,6 +45,8 @@ BATCH: Final = 1024 * 1024
 _CHUNK: Final = 256 * 1024
 _THREADS: Final = 8
 _LOCK_TRIES: Final = 20
+_LOCK_PAUSE: Final = 0.05
+_KEPT_HASHES: Final = 1024
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 _LOW: Final = 16 * 1024 * 1024
 """Bytes of free space below which the store calls itself full."""
@@ -54,7 +56,7 @@ T = TypeVar("T")
 
 @dataclass(slots=True)
 class _Running:
-    """The hash of everything that an upload holds, while this process took every byte of it in order."""
+    """The hash of the first *size* bytes of an upload: all that it holds if this process took every byte in order."""
 
     hash: Any
     size: int
@@ -98,16 +100,20 @@ class LocalStore:
     metadata: Literal["truth", "index"] = "truth"
 
     def __init__(self, root: Path, expire_after: float) -> None:
+        self._root = root
         self._blobs = root / "blobs"
         self._uploads = root / "uploads"
         self._expire_after = expire_after
         self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="store")
-        self._running: LRUCache[str, _Running] = LRUCache(1024)
+        self._running: LRUCache[str, _Running] = LRUCache(_KEPT_HASHES)
+        self._durable: set[Path] = set()
 
     def open(self) -> None:
         """Make the folders."""
         for folder in (self._blobs, self._uploads):
             folder.mkdir(parents=True, exist_ok=True)
+        for folder in (self._root, self._root.parent):
+            _flush(folder)
 
     def close(self) -> None:
         """End the threads."""
@@ -139,7 +145,6 @@ class LocalStore:
         path = self._upload(upload)
         with _no_space():
             os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
-        self._running[upload] = _Running(hashlib.sha256(), 0)
         return Progress("", 0)
 
     async def write_upload(
@@ -152,15 +157,20 @@ class LocalStore:
             if at is not None and at != size:
                 raise OffsetError(size)
             running = self._running.pop(upload, None)
-            if running is not None and running.size != size:
+            if size == 0:
+                running = _Running(hashlib.sha256(), 0)
+            elif running is not None and running.size != size:
                 running = None
-            size = await self._append(descriptor, chunks, running, size)
-            if running is not None:
-                running.size = size
-                self._running[upload] = running
+            try:
+                await self._append(descriptor, chunks, running)
+            finally:
+                if running is not None:
+                    self._running[upload] = running
+            size = os.fstat(descriptor).st_size
         return Progress("", size)
 
-    async def _append(self, descriptor: int, chunks: Chunks, running: _Running | None, size: int) -> int:
+    async def _append(self, descriptor: int, chunks: Chunks, running: _Running | None) -> None:
+        """Take *chunks*; at most two batches are in memory, one with the thread and one coming in."""
         batch: list[bytes] = []
         gathered = 0
         writing: asyncio.Future[None] | None = None
@@ -170,20 +180,15 @@ class LocalStore:
                 gathered += len(chunk)
                 if gathered >= BATCH:
                     if writing is not None:
-                        await writing
-                    writing = self._start(_take, descriptor, batch, running, size)
-                    size += gathered
+                        await _settled(writing)
+                    writing = self._start(_take, descriptor, batch, running)
                     batch, gathered = [], 0
         finally:
             # What came stays, also where the rest did not come: the client can ask where to go on.
             if writing is not None:
-                await writing
+                await _settled(writing)
             if batch:
-                await self._run(_take, descriptor, batch, running, size)
-                size += gathered
-                if running is not None:
-                    running.size = size
-        return size
+                await self._run(_take, descriptor, batch, running)
 
     async def upload_progress(self, name: RepositoryName, upload: str, progress: Progress) -> Progress:
         """The size of the upload's file."""
@@ -206,8 +211,31 @@ class LocalStore:
             if found != digest.encoded:
                 self._upload(upload).unlink(missing_ok=True)
                 raise DigestMismatchError(digest)
-            await self._run(_keep, descriptor, self._upload(upload), self._blob(digest))
+            await self._run(self._keep, descriptor, upload, self._blob(digest))
         return size
+
+    def _keep(self, descriptor: int, upload: str, blob: Path) -> None:
+        path = self._upload(upload)
+        try:
+            os.fsync(descriptor)
+        except OSError:
+            # The kernel tells of lost writes once: to flush again would succeed, and prove nothing.
+            path.unlink(missing_ok=True)
+            raise
+        for folder in (blob.parent.parent, blob.parent):
+            # Another process may have made the folder, and not have flushed it yet: so once in each process.
+            if folder not in self._durable:
+                folder.mkdir(exist_ok=True)
+                _flush(folder.parent)
+                self._durable.add(folder)
+        try:
+            # Over an older copy too: the new one was verified just now, the old one may have rotted.
+            path.replace(blob)
+        except FileNotFoundError as error:
+            if path.exists():
+                raise
+            raise UploadUnknownError(upload) from error
+        _flush(blob.parent)
 
     async def cancel_upload(self, name: RepositoryName, upload: str, progress: Progress) -> None:
         """Remove the upload's file."""
@@ -234,16 +262,12 @@ class LocalStore:
 
     def _expire(self) -> None:
         limit = time.time() - self._expire_after
-        for entry in os.scandir(self._uploads):
-            with suppress(FileNotFoundError, BlockingIOError):
-                if entry.stat().st_mtime >= limit:
-                    continue
-                descriptor = os.open(entry.path, os.O_RDWR | os.O_CLOEXEC)
-                try:
-                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    Path(entry.path).unlink()
-                finally:
-                    os.close(descriptor)
+        with os.scandir(self._uploads) as entries:
+            for entry in entries:
+                if entry.is_file(follow_symlinks=False):
+                    # Finished, cancelled or being written to: not ours to remove.
+                    with suppress(FileNotFoundError, BlockingIOError):
+                        _remove_if_older(Path(entry.path), limit)
 
     async def problem(self) -> str | None:
         """What keeps the store from taking blobs, in a sentence with the fix; None where nothing does."""
@@ -268,10 +292,14 @@ class LocalStore:
         return self._blobs / digest.algorithm / digest.encoded[:2] / digest.encoded
 
     def _upload(self, upload: str) -> Path:
+        """The upload's file; what is not a UUID in its usual spelling never becomes a path."""
         try:
-            return self._uploads / str(uuid.UUID(upload))
-        except ValueError as error:
-            raise UploadUnknownError(upload) from error
+            known = str(uuid.UUID(upload)) == upload
+        except ValueError:
+            known = False
+        if not known:
+            raise UploadUnknownError(upload)
+        return self._uploads / upload
 
     @asynccontextmanager
     async def _locked(self, upload: str) -> AsyncIterator[int]:
@@ -288,7 +316,7 @@ class LocalStore:
                     break
                 except BlockingIOError:
                     # A client that lost its connection comes back before we have noticed: give that a second.
-                    await asyncio.sleep(0.05)
+                    await asyncio.sleep(_LOCK_PAUSE)
             else:
                 raise UploadBusyError(upload)
             if not path.exists():
@@ -303,34 +331,49 @@ class LocalStore:
         return asyncio.get_running_loop().run_in_executor(self._pool, function, *arguments)
 
     async def _run(self, function: Callable[..., T], *arguments: object) -> T:
-        return await self._start(function, *arguments)
+        return await _settled(self._start(function, *arguments))
 
 
-@dataclass(slots=True)
-class _no_space:  # noqa: N801 - reads as a statement
-    """Turns "no space left" into the refusal that the core knows."""
+async def _settled(future: asyncio.Future[T]) -> T:
+    """The answer of a thread. Who is cancelled waits for it too: the thread still uses the caller's descriptor."""
+    cancelled: asyncio.CancelledError | None = None
+    while not future.done():
+        try:
+            await asyncio.wait((future,))
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is not None:
+        future.exception()
+        raise cancelled
+    return future.result()
 
-    def __enter__(self) -> None:
-        pass
 
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, OSError) and error.errno in _FULL and not isinstance(error, StorageFullError):
-            raise StorageFullError(error.errno, error.strerror) from error
+@contextmanager
+def _no_space() -> Iterator[None]:
+    """Turn "no space left" into the refusal that the core knows."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _FULL or isinstance(error, StorageFullError):
+            raise
+        raise StorageFullError(error.errno, error.strerror) from error
 
 
-def _take(descriptor: int, batch: list[bytes], running: _Running | None, at: int) -> None:
-    """Write one batch and hash it; undo what a full disk let in only half."""
+def _take(descriptor: int, batch: list[bytes], running: _Running | None) -> None:
+    """Append one batch and hash it; what a full disk let in only half is undone."""
+    size = os.fstat(descriptor).st_size
     try:
         for chunk in batch:
             view = memoryview(chunk)
             while view:
                 view = view[os.write(descriptor, view) :]
     except OSError:
-        os.ftruncate(descriptor, at)
+        os.ftruncate(descriptor, size)
         raise
     if running is not None:
         for chunk in batch:
             running.hash.update(chunk)
+            running.size += len(chunk)
 
 
 def _hash(descriptor: int, algorithm: str) -> str:
@@ -342,15 +385,17 @@ def _hash(descriptor: int, algorithm: str) -> str:
     return hashed.hexdigest()
 
 
-def _keep(descriptor: int, upload: Path, blob: Path) -> None:
-    os.fsync(descriptor)
-    for folder in (blob.parent.parent, blob.parent):
-        with suppress(FileExistsError):
-            folder.mkdir()
-            _flush(folder.parent)
-    # Over an older copy too: the new one was verified just now, the old one may have rotted.
-    upload.replace(blob)
-    _flush(blob.parent)
+def _remove_if_older(path: Path, limit: float) -> None:
+    if path.stat().st_mtime >= limit:
+        return
+    descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # Somebody may have gone on with it before we had the lock.
+        if os.fstat(descriptor).st_mtime < limit:
+            path.unlink()
+    finally:
+        os.close(descriptor)
 
 
 def _flush(folder: Path) -> None:
@@ -362,8 +407,11 @@ def _flush(folder: Path) -> None:
 
 
 def _read_cached(descriptor: int, count: int, position: int) -> bytes | None:
+    """What the page cache has, without waiting for a disk; None where it has nothing or can't say."""
     buffer = bytearray(count)
     try:
-        return bytes(buffer[: os.preadv(descriptor, [buffer], position, os.RWF_NOWAIT)])
+        held = os.preadv(descriptor, [buffer], position, os.RWF_NOWAIT)
     except OSError:
         return None
+    with memoryview(buffer) as view:
+        return bytes(view[:held])

@@ -14,9 +14,16 @@ from tests.support.postgres import Postgres
 
 
 def _registry(gateway: GatewayProcess) -> Registry:
-    return Registry(
-        gateway.base_url, "conf/project", "conf/other", username=ALICE.username, password=ALICE.password
-    )
+    return Registry(gateway.base_url, "conf/project", "conf/other", username=ALICE.username, password=ALICE.password)
+
+
+@pytest.fixture(scope="module")
+def on_postgresql(postgres: Postgres, tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayProcess]:
+    """Serve with two workers on a PostgreSQL database of their own."""
+    process = GatewayProcess(tmp_path_factory.mktemp("postgresql"), workers=2, database_url=postgres.database())
+    process.start()
+    yield process
+    process.end()
 
 
 class TestLocalOnSQLite(OCIProtocolContract):
@@ -24,26 +31,14 @@ class TestLocalOnSQLite(OCIProtocolContract):
 
     @pytest.fixture
     def registry(self, gateway: GatewayProcess) -> Registry:
-        """The session's gateway."""
+        """Take the session's gateway."""
         return _registry(gateway)
 
 
 class TestLocalOnPostgreSQL(OCIProtocolContract):
     """The bundled store with its metadata in PostgreSQL, served by two workers."""
 
-    @pytest.fixture(scope="class")
-    def on_postgresql(
-        self, postgres: Postgres, tmp_path_factory: pytest.TempPathFactory
-    ) -> Iterator[GatewayProcess]:
-        """A gateway on a database of its own."""
-        process = GatewayProcess(
-            tmp_path_factory.mktemp("postgresql"), workers=2, database_url=postgres.database()
-        )
-        process.start()
-        yield process
-        process.end()
-
     @pytest.fixture
     def registry(self, on_postgresql: GatewayProcess) -> Registry:
-        """That gateway."""
+        """Take the gateway on PostgreSQL."""
         return _registry(on_postgresql)

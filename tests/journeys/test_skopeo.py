@@ -20,12 +20,10 @@ from tests.support.people import (
     DEPLOY_READ,
     DEPLOY_READ_WRITE,
     EVE,
-    GROUP_READ,
     INTERNAL,
     JOB,
     MALLORY,
     PRIVATE,
-    PROJECT_DEVELOPER,
     PUBLIC,
     ROOT,
 )
@@ -65,7 +63,6 @@ def tags(tools: Containers, repository: str) -> Any:
         pytest.param(ALICE_API, id="personal access token"),
         pytest.param(Account("whoever", ALICE_API.password), id="personal access token under any username"),
         pytest.param(DEPLOY_READ, id="deploy token under its own username"),
-        pytest.param(JOB, id="job token"),
     ],
 )
 def test_login_accepts(tools: Containers, gateway: GatewayProcess, account: Account) -> None:
@@ -101,8 +98,6 @@ def test_login_refuses(tools: Containers, gateway: GatewayProcess, account: Acco
         pytest.param(CAROL, id="developer"),
         pytest.param(DAVE, id="maintainer"),
         pytest.param(DEPLOY_READ_WRITE, id="deploy token with both scopes"),
-        pytest.param(PROJECT_DEVELOPER, id="project token with role developer"),
-        pytest.param(JOB, id="job in its own project, though a reporter started it"),
         pytest.param(ROOT, id="administrator"),
     ],
 )
@@ -119,9 +114,7 @@ def test_push_is_allowed(tools: Containers, gateway: GatewayProcess, account: Ac
         pytest.param(BOB, PRIVATE, id="reporter"),
         pytest.param(ALICE_READ, PRIVATE, id="token without write_registry"),
         pytest.param(DEPLOY_READ, PRIVATE, id="deploy token without write_registry"),
-        pytest.param(GROUP_READ, PRIVATE, id="group token without write_registry"),
         pytest.param(DEPLOY_READ_WRITE, PUBLIC, id="deploy token of another project"),
-        pytest.param(JOB, PUBLIC, id="job of another project"),
         pytest.param(MALLORY, PUBLIC, id="stranger"),
     ],
 )
@@ -143,8 +136,6 @@ def test_push_is_refused(
         pytest.param(MALLORY, INTERNAL, id="internal, signed in"),
         pytest.param(BOB, PRIVATE, id="private, reporter"),
         pytest.param(DEPLOY_READ, PRIVATE, id="private, deploy token"),
-        pytest.param(GROUP_READ, PRIVATE, id="private, group token"),
-        pytest.param(JOB, PUBLIC, id="public, job of another project"),
     ],
 )
 def test_pull_is_allowed(tools: Containers, gateway: GatewayProcess, account: Account | None, project: str) -> None:

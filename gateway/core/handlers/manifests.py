@@ -39,8 +39,6 @@ async def put(exchange: Exchange) -> web.StreamResponse:
     request, reference = exchange.request, exchange.route.reference
     assert reference is not None
     references = [reference, *_extra_tags(exchange)]
-    if request.headers.get("Content-Encoding", "identity") != "identity":
-        raise RegistryError(ErrorCode.MANIFEST_INVALID, "a manifest is sent without Content-Encoding")
     content = await read_bounded(request, MAX_MANIFEST, exchange.core.stall)
     digest = Digest.of(content, reference.algorithm if isinstance(reference, Digest) else "sha256")
     if isinstance(reference, Digest) and digest != reference:

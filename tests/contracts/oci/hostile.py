@@ -733,12 +733,12 @@ class HostileContract(Contract):
         assert (await client.get_blob(repo, digest_of(b"abc"))).status == 404
 
     async def test_body_longer_than_its_length(self, client: Client, repo: str) -> None:
-        """Bytes after the declared length are no part of the blob (RFC 9112, 6.3)."""
+        """Bytes after the declared length are no part of the blob, and no second request (RFC 9112, 6.3)."""
         content = random_blob().content
         target = _path(client, with_query(await client.begin(repo), digest=digest_of(content)))
         headers = [("Content-Type", OCTET_STREAM), ("Content-Length", str(len(content) - 1))]
         reply = await client.exchange(client.wire("PUT", target, headers=headers, body=content))
-        client.refused(reply, 400, codes=["DIGEST_INVALID"])
+        client.refused(reply, 400)
         assert (await client.get_blob(repo, digest_of(content))).status == 404
 
     # -- manifests ------------------------------------------------------------------------------------

@@ -1,0 +1,1 @@
+"""The core, unit by unit: values, routing, manifests, tokens, configuration and schema."""

@@ -1,0 +1,1 @@
+"""Promises of the repository itself: its public interface, its documentation, its rules."""

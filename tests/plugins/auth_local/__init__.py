@@ -1,0 +1,1 @@
+"""The directory, recognition and standing."""

@@ -1,0 +1,122 @@
+"""A directory on disk, and the plugin that reads it."""
+
+from __future__ import annotations
+
+import datetime as dt
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, cast
+
+import argon2
+import pytest
+import yaml
+from pydantic import SecretStr
+
+from gateway.plugins import Client, Credential, Services
+from plugins.auth_local import Plugin
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+    from gateway.plugins import Identity
+
+TODAY = dt.datetime.now(dt.UTC).date()
+DAY = dt.timedelta(days=1)
+HASHED = argon2.PasswordHasher(time_cost=1, memory_cost=8, parallelism=1).hash("hashed-secret")
+
+
+def pat(token: str, scopes: list[str], **more: object) -> dict[str, Any]:
+    """Write down a personal access token of alice."""
+    return {"kind": "personal_access_token", "user": "alice", "token": token, "scopes": scopes, **more}
+
+
+def deploy(username: str, token: str, **more: object) -> dict[str, Any]:
+    """Write down a deploy token."""
+    return {"kind": "deploy_token", "username": username, "token": token, "scopes": ["read_registry"], **more}
+
+
+def content() -> dict[str, Any]:
+    """Write down a small company."""
+    return {
+        "users": [
+            {"username": "Alice", "password": "plain-secret", "admin": True},
+            {"username": "bob", "password_hash": HASHED, "external": True},
+            {"username": "eve", "password": "eve-secret", "state": "blocked"},
+            {"username": "robot"},
+        ],
+        "groups": [
+            {"path": "Acme", "members": {"alice": "guest", "bob": "reporter"}},
+            {"path": "acme/sub", "members": {"Bob": "maintainer"}},
+        ],
+        "projects": [
+            {"path": "acme/App", "id": 7, "members": {"alice": "developer", "bob": "guest"}},
+            {"path": "acme/sub/deep", "visibility": "public", "container_registry_access_level": "private"},
+            {"path": "other/thing", "archived": True, "job_token_allowlist": ["acme/app"]},
+        ],
+        "tokens": [
+            pat("pat-api", ["api"]),
+            pat("pat-user", ["read_user", "read_repository"]),
+            pat("pat-today", ["api"], expires_at=TODAY),
+            pat("pat-tomorrow", ["api"], expires_at=TODAY + DAY),
+            pat("pat-revoked", ["api"], revoked=True),
+            {**pat("pat-eve", ["api"]), "user": "eve"},
+            deploy("deploy-app", "dt-app", project="acme/app", scopes=["read_registry", "write_registry"]),
+            deploy("deploy-group", "dt-group", group="acme", name="gitlab-deploy-token"),
+            deploy("deploy-old", "dt-old", project="acme/app", expires_at=TODAY),
+            deploy("alice", "dt-alice", project="acme/app"),
+            {"kind": "project_access_token", "project": "acme/app", "role": "owner", "token": "prj", "scopes": ["api"]},
+            {"kind": "group_access_token", "group": "acme", "role": "owner", "token": "grp", "scopes": ["api"]},
+            {"kind": "oauth_token", "user": "alice", "token": "oauth", "scopes": ["api"]},
+            {"kind": "ci_job_token", "project": "acme/app", "user": "alice", "token": "job", "status": "success"},
+        ],
+    }
+
+
+def write(path: Path, directory: object) -> None:
+    """Put a directory at *path* in one step, as editors do."""
+    fresh = path.with_suffix(".new")
+    fresh.write_text(directory if isinstance(directory, str) else yaml.safe_dump(directory), encoding="utf-8")
+    fresh.replace(path)
+
+
+class Log:
+    """Keeps the errors that were logged."""
+
+    def __init__(self) -> None:
+        self.errors: list[str] = []
+
+    def error(self, event: str, **values: object) -> None:
+        """Keep one line."""
+        self.errors.append(f"{event} {values}")
+
+
+class Local:
+    """The plugin on a directory of its own."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.log = Log()
+        nothing = cast("Any", None)
+        self.plugin = Plugin(
+            Plugin.Config(directory=path), Services("local", nothing, nothing, cast("Any", self.log), b"k" * 32)
+        )
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Enter the plugin's life."""
+        async with self.plugin.gateway_lifespan():
+            yield
+
+    async def login(self, username: str, password: str) -> Identity | None:
+        """Present a credential."""
+        credential = Credential(username, SecretStr(password))
+        return await self.plugin.gateway_authenticate(credential, Client("192.0.2.1"))
+
+
+@pytest.fixture
+async def local(tmp_path: Path) -> AsyncIterator[Local]:
+    """Run the plugin on the small company."""
+    write(tmp_path / "directory.yaml", content())
+    local = Local(tmp_path / "directory.yaml")
+    async with local.running():
+        yield local

@@ -1,0 +1,155 @@
+"""Who a credential is, in GitLab's order (semantics 2.1 to 2.3)."""
+
+from __future__ import annotations
+
+import pytest
+
+from gateway.plugins import ALL_ACTIONS, Action, CredentialKind, Identity, InvalidCredentialError
+from plugins.auth_local import passwords, rules
+from tests.plugins.auth_local.conftest import DAY, HASHED, TODAY, Local, content, write
+
+NOTHING = frozenset[Action]()
+PULL = frozenset({Action.PULL})
+PUSH = frozenset({Action.PUSH})
+
+
+@pytest.mark.parametrize(
+    ("scopes", "expected"),
+    [
+        (["api"], ALL_ACTIONS),
+        (["read_api"], PULL),
+        (["read_registry"], PULL),
+        (["write_registry"], PUSH),
+        (["read_registry", "write_registry"], PULL | PUSH),
+        (["read_virtual_registry", "write_virtual_registry"], NOTHING),
+        (["read_user", "read_repository", "write_repository", "sudo", "admin_mode", "openid"], NOTHING),
+        (["read_user", "read_registry"], PULL),
+        ([], NOTHING),
+    ],
+)
+def test_ceiling(scopes: list[str], expected: frozenset[Action]) -> None:
+    """Scopes add up to the ceiling of semantics 2.3."""
+    assert rules.ceiling(scopes) == expected
+
+
+def test_deploy_tokens_never_delete() -> None:
+    """No scope lifts a deploy token over pull and push."""
+    scopes = ["api", "read_registry", "write_registry"]
+    assert rules.ceiling(scopes, rules.DEPLOY_SCOPES) == PULL | PUSH
+
+
+@pytest.mark.parametrize(("days", "dead"), [(-1, True), (0, True), (1, False)])
+def test_expiry(days: int, *, dead: bool) -> None:
+    """A token that expires today is dead."""
+    assert rules.expired(TODAY + days * DAY, TODAY) is dead
+
+
+@pytest.mark.parametrize("username", ["alice", "bob", "nobody", "", "gitlab-ci-token"])
+async def test_personal_token_ignores_the_username(local: Local, username: str) -> None:
+    """A personal access token is its owner's whatever the username, even an empty one."""
+    assert await local.login(username, "pat-api") == Identity(
+        "local", CredentialKind.PERSONAL_ACCESS_TOKEN, "Alice", "user:Alice", ALL_ACTIONS, admin=True
+    )
+
+
+async def test_token_without_registry_scope(local: Local) -> None:
+    """A token of other scopes is recognised and may do nothing."""
+    found = await local.login("alice", "pat-user")
+    assert found is not None
+    assert found.ceiling == NOTHING
+
+
+async def test_token_until_tomorrow(local: Local) -> None:
+    """A token is good on the day before it expires."""
+    assert await local.login("", "pat-tomorrow") is not None
+
+
+@pytest.mark.parametrize(
+    ("username", "secret"),
+    [("", "pat-today"), ("", "pat-revoked"), ("", "pat-eve"), ("deploy-old", "dt-old"), ("eve", "eve-secret")],
+)
+async def test_known_and_wrong(local: Local, username: str, secret: str) -> None:
+    """Expired, revoked and blocked end the search: no other plugin is asked."""
+    with pytest.raises(InvalidCredentialError):
+        await local.login(username, secret)
+
+
+async def test_deploy_token(local: Local) -> None:
+    """A deploy token with its username is recognised, within its scopes."""
+    assert await local.login("deploy-app", "dt-app") == Identity(
+        "local", CredentialKind.DEPLOY_TOKEN, "deploy-app", "deploy_token:deploy-app", PULL | PUSH
+    )
+
+
+@pytest.mark.parametrize("username", ["", "alice", "Deploy-App", "deploy-group"])
+async def test_deploy_token_needs_its_username(local: Local, username: str) -> None:
+    """A deploy token under another username is not recognised."""
+    assert await local.login(username, "dt-app") is None
+
+
+async def test_shared_username(local: Local) -> None:
+    """A user and a deploy token may share a username; the secret decides."""
+    token, user = await local.login("alice", "dt-alice"), await local.login("alice", "plain-secret")
+    assert token is not None
+    assert user is not None
+    assert (token.kind, user.kind) == (CredentialKind.DEPLOY_TOKEN, CredentialKind.PASSWORD)
+
+
+@pytest.mark.parametrize("username", ["bob", "BOB", "Bob"])
+@pytest.mark.parametrize("times", [1, 2])
+async def test_password(local: Local, username: str, times: int) -> None:
+    """A password is recognised in any case of the username, the first time and when remembered."""
+    for _ in range(times):
+        assert await local.login(username, "hashed-secret") == Identity(
+            "local", CredentialKind.PASSWORD, "bob", "user:bob", ALL_ACTIONS, external=True
+        )
+
+
+@pytest.mark.parametrize(
+    ("username", "secret"),
+    [
+        ("alice", "wrong"),
+        ("bob", "wrong"),
+        ("bob", HASHED),
+        ("nobody", "hashed-secret"),
+        ("robot", ""),
+        ("alice", ""),
+        ("", ""),
+        ("alice", "\ud800"),
+    ],
+)
+async def test_not_recognised(local: Local, username: str, secret: str) -> None:
+    """An unknown name or a wrong password is left to the next plugin."""
+    assert await local.login(username, secret) is None
+
+
+@pytest.mark.parametrize("secret", ["prj", "grp", "oauth", "job"])
+async def test_later_kinds(local: Local, secret: str) -> None:
+    """Kinds that this version only reads are not recognised."""
+    assert await local.login("gitlab-ci-token" if secret == "job" else "oauth2", secret) is None
+
+
+async def test_every_failure_costs_a_hash(local: Local, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether the account exists can't be told from the time that a failure takes."""
+    verified: list[str] = []
+
+    def matches(stored: str, given: bytes) -> bool:
+        del given
+        verified.append(stored)
+        return False
+
+    monkeypatch.setattr(passwords, "matches", matches)
+    for username in ("nobody", "alice", "bob", "robot"):
+        await local.login(username, "wrong")
+    assert len(verified) == 4
+
+
+async def test_right_password_is_remembered(local: Local, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A password that was right is not hashed again, and a changed hash forgets it."""
+    await local.login("bob", "hashed-secret")
+    monkeypatch.setattr(passwords, "matches", lambda _stored, _given: False)
+    assert await local.login("bob", "hashed-secret") is not None
+    changed = content()
+    changed["users"][1]["password_hash"] = HASHED[:-4] + "AAAA"
+    write(local.path, changed)
+    assert await local.login("bob", "hashed-secret") is None

@@ -1,0 +1,1 @@
+"""The plugin socket: how plugins are found, checked, built and asked."""
