@@ -245,6 +245,20 @@ def children(pid: int) -> list[int]:
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
+def others() -> float:
+    """The share of the CPUs that is busy while we do nothing: with more than a little of it, ratios mean less."""
+
+    def ticks() -> tuple[int, int]:
+        first = Path("/proc/stat").read_text().splitlines()[0]
+        spent = [int(word) for word in first.split()[1:9]]
+        return sum(spent), spent[3] + spent[4]
+
+    total, idle = ticks()
+    time.sleep(0.5)
+    total_then, idle_then = ticks()
+    return 1 - (idle_then - idle) / max(1, total_then - total)
+
+
 def distinct(size: int) -> list[tuple[Sequence[bytes], str]]:
     """Make blobs that differ in their last bytes and share the memory of the others."""
     shared = os.urandom(size - TRANSFERS)
@@ -311,7 +325,9 @@ def measure(folder: Path, scale: Scale) -> Samples:
                 caller.push_blob(PRIVATE, many)
         del blob, files
         for number in range(scale.rounds):
-            say(f"round {number + 1} of {scale.rounds}")
+            busy = others()
+            samples.add("busy", "others", busy)
+            say(f"round {number + 1} of {scale.rounds}; others keep {busy:.0%} of the machine busy")
             one_round(contenders if number % 2 == 0 else contenders[::-1], blob_path, scale, samples)
         say(f"{2 * TRANSFERS} transfers at once")
         for contender, processes in ((contenders[0], children(ours.pid)), (contenders[1], [registry.peer.pid])):
@@ -371,13 +387,14 @@ def rows(samples: Samples, scale: Scale) -> Iterator[Row]:
     )
 
 
-def table(samples: Samples, scale: Scale, load: float) -> Table:
+def table(samples: Samples, scale: Scale) -> Table:
     """Lay it out for people."""
     words = ("aiohttp", "uvloop")
     made_of = ", ".join([f"Python {platform.python_version()}", *(f"{name} {version(name)}" for name in words)])
+    busy = max(samples.values["busy", "others"])
     result = Table(
         title=f"Registry Gateway, medians of {scale.rounds} interleaved rounds",
-        caption=f"{os.cpu_count()} CPUs, load {load:.1f} at the start; {made_of}; all sides log as they do by default",
+        caption=f"{os.cpu_count()} CPUs, {busy:.0%} busy with other work; {made_of}; all log by their defaults",
         caption_justify="left",
     )
     for heading in ("", "gateway", REGISTRY, NGINX, "ratio", "goal", ""):
@@ -409,7 +426,6 @@ def main() -> int:
         return 1
     # The end by a signal is an ordinary end: whatever was started ends too.
     signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
-    load = os.getloadavg()[0]
     # /tmp may be memory, where flushing costs nothing.
     disk = os.environ.get("TMPDIR", "/var/tmp")  # noqa: S108 - only where mkdtemp makes a folder of our own
     folder = Path(tempfile.mkdtemp(prefix="registry-gateway-bench-", dir=disk))
@@ -422,7 +438,7 @@ def main() -> int:
         shutil.rmtree(folder, ignore_errors=True)
     terminal = Console()
     # In a file or a log a line may be as long as it needs to be.
-    Console(width=None if terminal.is_terminal else 200).print(table(samples, scale, load))
+    Console(width=None if terminal.is_terminal else 200).print(table(samples, scale))
     return 0
 
 

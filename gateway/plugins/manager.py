@@ -101,7 +101,9 @@ class Plugins:
         """Take the backends that plugins offer, and which repositories go to which; yield what is wrong."""
         offered: dict[str, str] = {}
         for asked in self._asked["gateway_backends"]:
-            for name, backend in (asked.function() or {}).items():
+            answer, wrong = _started(asked)
+            yield from wrong
+            for name, backend in (answer or {}).items():
                 if name in offered:
                     yield f"plugins.{asked.plugin}: the backend {name!r} is offered by {offered[name]} too"
                 elif not isinstance(backend, Backend):
@@ -126,7 +128,8 @@ class Plugins:
     def check(self) -> Iterator[str]:
         """Yield what plugins find wrong with the files that their configuration names."""
         for asked in self._asked["gateway_check"]:
-            yield from asked.function() or ()
+            answer, wrong = _started(asked)
+            yield from (*wrong, *(answer or ()))
 
     def endpoints(self) -> tuple[Endpoint, ...]:
         """The endpoints of all plugins. ConfigError where two claim one method and path, or one claims ``/v2/``."""
@@ -134,7 +137,9 @@ class Plugins:
         answer: list[Endpoint] = []
         wrong: list[str] = []
         for asked in self._asked["gateway_endpoints"]:
-            for endpoint in asked.function() or ():
+            offered, failed = _started(asked)
+            wrong += failed
+            for endpoint in offered or ():
                 key = (endpoint.method, endpoint.path)
                 if key in found:
                     wrong.append(f"plugins.{asked.plugin}: {' '.join(key)} is answered by {found[key]} too")
@@ -342,8 +347,13 @@ class Plugins:
         try:
             async with asyncio.timeout(self._timeout):
                 answer = await asked.function(*(question[name] for name in asked.arguments))
-        except (InvalidCredentialError, RegistryError):
+        except RegistryError:
             raise
+        except InvalidCredentialError as error:
+            # An answer to one question alone; to any other it is a failure like the rest.
+            if asked.hook == "gateway_authenticate":
+                raise
+            raise PluginFailedError(f"{asked.plugin}: {asked.hook}: {error!r}") from error
         except TimeoutError as error:
             raise PluginFailedError(f"{asked.plugin}: {asked.hook}: no answer in {self._timeout:g} s") from error
         except Exception as error:
@@ -373,6 +383,15 @@ def _tails(name: str) -> Iterator[str]:
     while name:
         yield name
         name = name.partition("/")[2]
+
+
+def _started(asked: Asked) -> tuple[Any, list[str]]:
+    """What a start-up hook answers, or a line that says how it failed."""
+    try:
+        answer = asked.function()
+        return (list(answer) if isinstance(answer, Iterable) and not isinstance(answer, Mapping) else answer), []
+    except Exception as error:  # noqa: BLE001 - whatever a stranger's plugin raises is one line for the operator
+        return None, [f"plugins.{asked.plugin}: {asked.hook} failed: {error!r}"]
 
 
 def _unmarked_hooks(name: str, plugin: object) -> Iterator[str]:
@@ -462,13 +481,18 @@ def load(
     for item in config.plugins:
         if item.use not in classes:
             continue
-        model: type[Model] = classes[item.use].Config
+        plugin = classes[item.use]
+        model = getattr(plugin, "Config", None)
+        if not (isinstance(model, type) and issubclass(model, Model)):
+            wrong.append(f"plugins.{item.name}: its class has no Config, a Model of gateway.plugins")
+            continue
         try:
             section = model.model_validate(dict(item.options))
+            built.append((item.name, plugin(section, services(item.name, plugins))))
         except ValidationError as error:
             wrong += problems(error, f"plugins.{item.name}")
-        else:
-            built.append((item.name, classes[item.use](section, services(item.name, plugins))))
+        except Exception as error:  # noqa: BLE001 - as above
+            wrong.append(f"plugins.{item.name}: cannot be built: {error!r}")
     wrong += plugins.register(built)
     if not wrong:
         wrong += plugins.collect_backends(config.plugins)

@@ -233,6 +233,8 @@ class LocalStore:
             path.replace(blob)
         except FileNotFoundError as error:
             if path.exists():
+                # Somebody removed the folder under us: make it anew next time.
+                self._durable.clear()
                 raise
             raise UploadUnknownError(upload) from error
         _flush(blob.parent)
@@ -374,6 +376,8 @@ def _take(descriptor: int, batch: list[bytes], running: _Running | None) -> None
         for chunk in batch:
             running.hash.update(chunk)
             running.size += len(chunk)
+    # Free before the answer is heard: otherwise a third batch would be in memory with this one.
+    batch.clear()
 
 
 def _hash(descriptor: int, algorithm: str) -> str:

@@ -505,7 +505,7 @@ def test_a_plugin_that_would_not_work_stops_the_start(bad: Installed, problem: s
 
 def test_everything_that_is_wrong_is_reported_together() -> None:
     """One start names every plugin that can't be had, every wrong key and every wrong hook."""
-    items = [
+    items: list[Mapping[str, Any]] = [
         {"use": "ghost"},
         {"use": "twice"},
         {"use": "broken"},
@@ -571,12 +571,11 @@ ROUTING: dict[str, tuple[list[list[str]], str]] = {
 @pytest.mark.parametrize(("patterns", "problem"), ROUTING.values(), ids=ROUTING)
 def test_exactly_one_backend_is_the_default(patterns: list[list[str]], problem: str) -> None:
     """Of several backends one takes what no pattern fits."""
-    stores: list[Mapping[str, Any]] = [
-        {"use": "store", "name": name, "repositories": found}
-        for name, found in zip(("one", "two"), patterns, strict=True)
-    ]
+    items: list[Mapping[str, Any]] = [{"use": "nothing"}]
+    for name, found in zip(("one", "two"), patterns, strict=True):
+        items.append({"use": "store", "name": name, "repositories": found})
     with pytest.raises(ConfigError) as caught:
-        started([*stores, {"use": "nothing"}], WORKING)
+        started(items, WORKING)
     assert problem in str(caught.value)
 
 

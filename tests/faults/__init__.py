@@ -1,0 +1,1 @@
+"""What goes wrong: killed processes, damaged files, vanished clients."""

@@ -1,0 +1,83 @@
+"""What plugins may import, frozen: a change here is a change for every plugin out there."""
+
+from __future__ import annotations
+
+import pytest
+
+import gateway.plugins
+
+PUBLIC = [
+    "ALL_ACTIONS",
+    "ANONYMOUS",
+    "Access",
+    "Action",
+    "Backend",
+    "ByteRange",
+    "Chunks",
+    "Client",
+    "ConfigError",
+    "Credential",
+    "CredentialKind",
+    "Decision",
+    "Deny",
+    "Descriptor",
+    "Digest",
+    "DigestMismatchError",
+    "Duration",
+    "Endpoint",
+    "ErrorCode",
+    "Event",
+    "Facts",
+    "GatewaySpecs",
+    "Health",
+    "Identity",
+    "InvalidCredentialError",
+    "Job",
+    "Manifest",
+    "ManifestDetails",
+    "ManifestStore",
+    "Metadata",
+    "MissingContentError",
+    "Model",
+    "Names",
+    "OffsetError",
+    "OpenBlob",
+    "Progress",
+    "Project",
+    "Public",
+    "Reason",
+    "Reference",
+    "Refusal",
+    "RegistryError",
+    "RegistryLevel",
+    "Repository",
+    "RepositoryName",
+    "RequestFacts",
+    "Role",
+    "Services",
+    "Size",
+    "Standing",
+    "StorageFullError",
+    "Tag",
+    "TagPage",
+    "TagQuery",
+    "UploadBusyError",
+    "UploadUnknownError",
+    "Verdict",
+    "Visibility",
+    "Visible",
+    "hookimpl",
+    "problems",
+    "read_yaml",
+]
+
+
+def test_the_public_names_are_frozen() -> None:
+    """No name comes or goes unnoticed."""
+    assert sorted(gateway.plugins.__all__) == PUBLIC
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_a_public_name_can_be_imported(name: str) -> None:
+    """Everything that is promised is there."""
+    assert getattr(gateway.plugins, name) is not None

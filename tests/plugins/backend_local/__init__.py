@@ -1,0 +1,1 @@
+"""The local store: its contract, and what is its own."""
