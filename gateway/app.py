@@ -29,8 +29,8 @@ from gateway.plugins.manager import load as load_plugins
 
 MAX_HEADER: Final = 64 * 1024
 """Bytes of a request line or header: tokens and scope lists of 12 KiB and more are legal."""
-_READ_BUFFER: Final = 1024 * 1024
-"""Bytes of a request body that may wait to be hashed."""
+_READ_BUFFER: Final = 256 * 1024
+"""Bytes of a request body that may wait to be hashed: with 1 MiB, 32 transfers took 189 MiB instead of 124."""
 _EVENTS: Final = 10_000
 
 
@@ -111,6 +111,7 @@ async def serving(config: Config, public: socket.socket, admin: socket.socket) -
             plugins.lifespan(),
             _background(
                 asyncio.create_task(events.run()),
+                asyncio.create_task(pipeline.meter.run()),
                 *(asyncio.create_task(_periodically(job, log)) for job in plugins.jobs()),
             ),
             _listening(Server(watched.handle, access_log=None), admin),

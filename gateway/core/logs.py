@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import sys
+from datetime import UTC, datetime
 from typing import Any, Final
 
 import structlog
+
+# json.dumps with arguments builds an encoder for each call.
+_ENCODER: Final = json.JSONEncoder(separators=(",", ":"), default=repr)
 
 _LEVELS: Final = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 
@@ -33,8 +38,34 @@ def get(name: str) -> Any:
     return structlog.get_logger().bind(logger=name)
 
 
+class RequestLog:
+    """The line of each request, in the shape of every other line; those of one turn of the event loop in one write.
+
+    Through structlog's processors and a write of its own a line cost 26 µs, a quarter of a small request.
+    """
+
+    def __init__(self) -> None:
+        self._waiting: list[str] = []
+
+    def write(self, line: dict[str, Any]) -> None:
+        """Write *line* before the event loop's next turn is over."""
+        line["event"], line["level"], line["timestamp"] = (
+            "request",
+            "info",
+            datetime.now(UTC).isoformat().replace("+00:00", "Z"),
+        )
+        if not self._waiting:
+            asyncio.get_running_loop().call_soon(self._flush)
+        self._waiting.append(_ENCODER.encode(line))
+
+    def _flush(self) -> None:
+        lines, self._waiting = self._waiting, []
+        sys.stderr.write("\n".join(lines) + "\n")
+        sys.stderr.flush()
+
+
 def _dumps(value: object, **_: object) -> str:
-    return json.dumps(value, separators=(",", ":"), default=repr)
+    return _ENCODER.encode(value)
 
 
 class _Forward(logging.Handler):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Mapping
 from typing import Final
@@ -37,30 +38,50 @@ _METHODS: Final = frozenset(method for methods in NEEDS.values() for method in m
 
 
 class Meter:
-    """Counts requests. Keeps the labelled children at hand: looking them up costs more than counting."""
+    """Counts requests in plain numbers and hands them to Prometheus once a second.
+
+    Each of its own increments asks for the process id and takes a lock: some 12 µs a request, of less than a hundred.
+    """
 
     def __init__(self) -> None:
-        self._requests: dict[tuple[str, str, int], Counter] = {}
-        self._durations: dict[tuple[str, str], Histogram] = {}
-        self._bytes: dict[str, tuple[Counter, Counter]] = {}
+        self.in_flight = 0
+        self._requests: dict[tuple[str, str, int], int] = {}
+        self._seconds: dict[tuple[str, str], list[float]] = {}
+        self._bytes: dict[str, list[int]] = {}
 
     def count(self, route: str, method: str, status: int, *, seconds: float, received: int, sent: int) -> None:
         """One request is over. *method* is kept only if it is one that a registry knows: labels are bounded."""
         method = method if method in _METHODS else "other"
-        requests = self._requests.get((route, method, status))
-        if requests is None:
-            requests = self._requests[route, method, status] = REQUESTS.labels(route, method, status)
-        requests.inc()
-        duration = self._durations.get((route, method))
-        if duration is None:
-            duration = self._durations[route, method] = DURATION.labels(route, method)
-        duration.observe(seconds)
-        if received or sent:
-            counters = self._bytes.get(route)
-            if counters is None:
-                counters = self._bytes[route] = (RECEIVED.labels(route), SENT.labels(route))
-            counters[0].inc(received)
-            counters[1].inc(sent)
+        key = (route, method, status)
+        self._requests[key] = self._requests.get(key, 0) + 1
+        self._seconds.setdefault((route, method), []).append(seconds)
+        both = self._bytes.setdefault(route, [0, 0])
+        both[0] += received
+        both[1] += sent
+
+    def flush(self) -> None:
+        """Hand on what was counted since the last time."""
+        requests, seconds, bodies = self._requests, self._seconds, self._bytes
+        self._requests, self._seconds, self._bytes = {}, {}, {}
+        IN_FLIGHT.set(self.in_flight)
+        for key, number in requests.items():
+            REQUESTS.labels(*key).inc(number)
+        for pair, values in seconds.items():
+            histogram = DURATION.labels(*pair)
+            for value in values:
+                histogram.observe(value)
+        for route, (received, sent) in bodies.items():
+            RECEIVED.labels(route).inc(received)
+            SENT.labels(route).inc(sent)
+
+    async def run(self) -> None:
+        """Flush every second, and once more at the end."""
+        try:
+            while True:
+                await asyncio.sleep(1)
+                self.flush()
+        finally:
+            self.flush()
 
 
 def render() -> tuple[bytes, Mapping[str, str]]:

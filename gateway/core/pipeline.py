@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ipaddress
+import itertools
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -18,7 +19,8 @@ from aiohttp.web_protocol import RequestHandler
 from gateway.config import Config
 from gateway.core.handlers import HANDLERS, Exchange
 from gateway.core.handlers.base import Core
-from gateway.core.metrics import IN_FLIGHT, PLUGIN_FAILURES, Meter
+from gateway.core.logs import RequestLog
+from gateway.core.metrics import PLUGIN_FAILURES, Meter
 from gateway.core.rendering import API_VERSION, error_response
 from gateway.core.router import parse
 from gateway.core.tokenserver import TokenServer
@@ -50,8 +52,11 @@ class Pipeline:
             "/jwt/auth": token_server.auth,
             "/jwt/keys": token_server.keys,
         }
-        self._meter = Meter()
-        self._running = 0
+        self.meter = Meter()
+        self._lines = RequestLog()
+        # Unique among processes by chance, within one by counting: a random id for each request costs a system call.
+        self._prefix = secrets.token_hex(6)
+        self._numbers = itertools.count()
         self._ended: asyncio.Event | None = None
         self._log = log
 
@@ -71,10 +76,9 @@ class Pipeline:
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer one request, whatever happens; count it and write its line."""
         started = time.perf_counter()
-        client = Client(self._address(request), secrets.token_hex(8))
+        client = Client(self._address(request), f"{self._prefix}{next(self._numbers):08x}")
         trace = Trace()
-        IN_FLIGHT.inc()
-        self._running += 1
+        self.meter.in_flight += 1
         status = 499
         try:
             response = await self._answer(request, client, trace)
@@ -94,9 +98,8 @@ class Pipeline:
             _drop(request)
             raise
         finally:
-            IN_FLIGHT.dec()
-            self._running -= 1
-            if self._ended is not None and not self._running:
+            self.meter.in_flight -= 1
+            if self._ended is not None and not self.meter.in_flight:
                 self._ended.set()
             self._tell(request, client, trace, status, time.perf_counter() - started)
         return response
@@ -104,7 +107,7 @@ class Pipeline:
     async def drain(self, seconds: float) -> None:
         """Let running requests end, for at most *seconds*; their connections close behind them."""
         self._ended = asyncio.Event()
-        if self._running:
+        if self.meter.in_flight:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(seconds):
                     await self._ended.wait()
@@ -221,7 +224,7 @@ class Pipeline:
     def _tell(self, request: web.BaseRequest, client: Client, trace: Trace, status: int, seconds: float) -> None:
         received = request.content.total_bytes if request.body_exists else 0
         sent = request.writer.output_size
-        self._meter.count(trace.route, request.method, status, seconds=seconds, received=received, sent=sent)
+        self.meter.count(trace.route, request.method, status, seconds=seconds, received=received, sent=sent)
         line: dict[str, Any] = {
             "request_id": client.request_id,
             "client": client.address,
@@ -238,7 +241,7 @@ class Pipeline:
             line["subject"], line["credential"] = trace.subject, trace.kind
         if trace.denied:
             line["denied"] = trace.denied
-        self._log.info("request", **line)
+        self._lines.write(line)
 
 
 def _require_http(request: web.BaseRequest) -> None:

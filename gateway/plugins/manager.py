@@ -106,8 +106,10 @@ class Plugins:
             for name, backend in (answer or {}).items():
                 if name in offered:
                     yield f"plugins.{asked.plugin}: the backend {name!r} is offered by {offered[name]} too"
-                elif not isinstance(backend, Backend):
-                    yield f"plugins.{asked.plugin}: the backend {name!r} is not a Backend"
+                elif not isinstance(backend, Backend) or (
+                    backend.metadata == "index" and not isinstance(backend, ManifestStore)
+                ):
+                    yield f"plugins.{asked.plugin}: the backend {name!r} lacks methods of its protocol"
                 offered[name] = asked.plugin
                 self.backends[name] = backend
         if not offered:

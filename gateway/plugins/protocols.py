@@ -141,6 +141,7 @@ class Manifest:
     details: ManifestDetails | None = None
 
 
+@runtime_checkable
 class ManifestStore(Protocol):
     """Manifests and tags: the core's tables for a ``truth`` backend, the upstream for an ``index`` backend."""
 

@@ -15,7 +15,7 @@ from gateway.core.router import Route
 from gateway.core.uploads import Sessions
 from gateway.errors import ErrorCode, RegistryError
 from gateway.oci import RepositoryName
-from gateway.plugins import Backend, Client, Event
+from gateway.plugins import Backend, Client, Event, ManifestStore
 from gateway.plugins.manager import Plugins
 
 PAGE: Final = 10_000
@@ -55,6 +55,14 @@ class Exchange:
     async def backend(self) -> Backend:
         """The backend that holds the repository's bytes."""
         return await self.core.plugins.backend(self.name)
+
+    async def store(self) -> ManifestStore:
+        """Who knows the repository's manifests and tags: the core's tables, or a backend that has its own."""
+        backend = await self.backend()
+        if backend.metadata == "truth":
+            return self.core.metadata
+        assert isinstance(backend, ManifestStore)
+        return backend
 
     def url(self, path: str) -> str:
         """An absolute URL below the repository, such as ``blobs/sha256:…``."""

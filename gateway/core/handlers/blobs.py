@@ -8,46 +8,66 @@ from gateway.core.handlers.base import Exchange, matches
 from gateway.core.rendering import API_VERSION
 from gateway.core.streaming import send
 from gateway.errors import ErrorCode, RegistryError
-from gateway.oci import ByteRange, UnsatisfiableRangeError, parse_range
+from gateway.oci import ByteRange, Digest, UnsatisfiableRangeError, parse_range
+from gateway.plugins import OpenBlob
 
 
 async def get(exchange: Exchange) -> web.StreamResponse:
     """The blob, or a part of it; only a repository that links it has it."""
-    request, digest = exchange.request, exchange.route.digest
+    digest = exchange.route.digest
     assert digest is not None
-    size = await exchange.core.metadata.linked(exchange.name, digest)
-    if size is None:
-        raise _unknown(exchange)
-    etag = f'"{digest}"'
-    headers = {
+    backend = await exchange.backend()
+    size: int | None = None
+    if backend.metadata == "truth":
+        size = await exchange.core.metadata.linked(exchange.name, digest)
+        if size is None:
+            raise _unknown(exchange)
+        if exchange.request.method == "HEAD":
+            return _head(exchange, digest, size)
+    try:
+        async with backend.open_blob(exchange.name, digest) as blob:
+            if size is not None and blob.size != size:
+                raise RegistryError(ErrorCode.UNKNOWN, "the blob is damaged: push it again")
+            return await _serve(exchange, digest, blob)
+    except LookupError as error:
+        if size is None:
+            raise _unknown(exchange) from error
+        raise RegistryError(ErrorCode.UNKNOWN, "the blob's bytes are missing: push it again") from error
+
+
+def _headers(digest: Digest) -> dict[str, str]:
+    return {
         "Docker-Content-Digest": digest,
-        "ETag": etag,
+        "ETag": f'"{digest}"',
         "Accept-Ranges": "bytes",
         # A digest names the same bytes for ever; who may read them is asked every time.
         "Cache-Control": "private, max-age=31536000",
         "Content-Type": "application/octet-stream",
     }
-    if matches(request.headers.get("If-None-Match"), etag):
+
+
+def _head(exchange: Exchange, digest: Digest, size: int) -> web.Response:
+    headers = _headers(digest)
+    if matches(exchange.request.headers.get("If-None-Match"), headers["ETag"]):
         return web.Response(status=304, headers=headers)
-    if request.method == "HEAD":
-        return web.Response(headers={**headers, "Content-Length": str(size)})
+    return web.Response(headers={**headers, "Content-Length": str(size)})
+
+
+async def _serve(exchange: Exchange, digest: Digest, blob: OpenBlob) -> web.StreamResponse:
+    request, size = exchange.request, blob.size
+    headers = _headers(digest)
+    if request.method == "HEAD" or matches(request.headers.get("If-None-Match"), headers["ETag"]):
+        return _head(exchange, digest, size)
     part, status = ByteRange(0, size), 200
-    wanted = _range(exchange, etag, size)
+    wanted = _range(exchange, headers["ETag"], size)
     if wanted is not None:
         part, status = wanted, 206
         headers["Content-Range"] = f"bytes {part.first}-{part.stop - 1}/{size}"
     headers["Content-Length"] = str(len(part))
-    backend = await exchange.backend()
-    try:
-        async with backend.open_blob(exchange.name, digest) as blob:
-            # This answer leaves from here, before the pipeline could add what stands on every other.
-            common = {**API_VERSION, "X-Request-Id": exchange.client.request_id}
-            response = web.StreamResponse(status=status, headers={**headers, **common})
-            if blob.size != size:
-                raise RegistryError(ErrorCode.UNKNOWN, "the blob is damaged: push it again")
-            await send(request, response, blob, part, exchange.core.stall)
-    except LookupError as error:
-        raise RegistryError(ErrorCode.UNKNOWN, "the blob's bytes are missing: push it again") from error
+    # This answer leaves from here, before the pipeline could add what stands on every other.
+    common = {**API_VERSION, "X-Request-Id": exchange.client.request_id}
+    response = web.StreamResponse(status=status, headers={**headers, **common})
+    await send(request, response, blob, part, exchange.core.stall)
     exchange.tell("pull", digest=digest, size=size)
     return response
 
@@ -56,9 +76,13 @@ async def delete(exchange: Exchange) -> web.StreamResponse:
     """The repository no longer has the blob; others that link it keep it."""
     digest = exchange.route.digest
     assert digest is not None
-    if not await exchange.core.metadata.unlink(exchange.name, digest):
+    backend = await exchange.backend()
+    if backend.metadata == "truth" and not await exchange.core.metadata.unlink(exchange.name, digest):
         raise _unknown(exchange)
-    await (await exchange.backend()).delete_blob(exchange.name, digest)
+    try:
+        await backend.delete_blob(exchange.name, digest)
+    except LookupError as error:
+        raise _unknown(exchange) from error
     exchange.tell("delete", digest=digest)
     return web.Response(status=202)
 

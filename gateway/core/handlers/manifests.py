@@ -19,7 +19,7 @@ async def get(exchange: Exchange) -> web.StreamResponse:
     head = exchange.request.method == "HEAD"
     if reference is None or (isinstance(reference, Tag) and not await _sees(exchange, reference)):
         raise _unknown(exchange)
-    found = await exchange.core.metadata.manifest(exchange.name, reference, head=head)
+    found = await (await exchange.store()).manifest(exchange.name, reference, head=head)
     if found is None:
         raise _unknown(exchange)
     etag = f'"{found.digest}"'
@@ -50,7 +50,8 @@ async def put(exchange: Exchange) -> web.StreamResponse:
     manifest = Manifest(digest, media_type, len(content), content, details)
     await exchange.core.metadata.record(exchange.name, exchange.project)
     try:
-        await exchange.core.metadata.put_manifest(exchange.name, references, manifest, exchange.caller.identity)
+        store = await exchange.store()
+        await store.put_manifest(exchange.name, references, manifest, exchange.caller.identity)
     except MissingContentError as error:
         raise RegistryError(
             ErrorCode.MANIFEST_BLOB_UNKNOWN,
@@ -70,7 +71,7 @@ async def put(exchange: Exchange) -> web.StreamResponse:
 async def delete(exchange: Exchange) -> web.StreamResponse:
     """Delete a tag and nothing else, or a manifest with the tags that point at it."""
     reference = exchange.route.reference
-    if reference is None or not await exchange.core.metadata.delete_manifest(exchange.name, reference):
+    if reference is None or not await (await exchange.store()).delete_manifest(exchange.name, reference):
         raise _unknown(exchange)
     digest = reference if isinstance(reference, Digest) else None
     exchange.tell("delete", digest=digest, tag=_tag(reference))

@@ -20,7 +20,8 @@ async def get(exchange: Exchange) -> web.StreamResponse:
     assert digest is not None
     wanted = exchange.route.parameter("artifactType") or None
     last = exchange.route.parameter("last") or ""
-    found = list(await exchange.core.metadata.referrers(exchange.name, digest, wanted, last, PAGE + 1))
+    store = await exchange.store()
+    found = list(await store.referrers(exchange.name, digest, wanted, last, PAGE + 1))
     headers = {"OCI-Filters-Applied": "artifactType"} if wanted else {}
     if len(found) > PAGE:
         found = found[:PAGE]

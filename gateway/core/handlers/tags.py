@@ -13,12 +13,11 @@ from gateway.plugins import TagPage, TagQuery
 async def get(exchange: Exchange) -> web.StreamResponse:
     """The tags that the caller sees, sorted by byte, after ``last``, at most ``n``."""
     limit = page_size(exchange.route)
-    query = TagQuery(limit, exchange.route.parameter("last") or "")
-    core = exchange.core
-    if limit == 0:
-        page = TagPage(()) if await core.metadata.known(exchange.name) else None
-    else:
-        page = await core.plugins.tags(exchange.caller.identity, exchange.name, query, core.metadata)
+    query = TagQuery(max(limit, 1), exchange.route.parameter("last") or "")
+    page = await exchange.core.plugins.tags(exchange.caller.identity, exchange.name, query, await exchange.store())
+    if page is not None and limit == 0:
+        # The specification wants an empty list and no Link; that the repository exists was asked all the same.
+        page = TagPage(())
     if page is None:
         raise RegistryError(ErrorCode.NAME_UNKNOWN, detail={"name": exchange.name})
     headers = {}

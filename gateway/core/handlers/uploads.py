@@ -105,9 +105,9 @@ async def _mount(exchange: Exchange, digest: Digest, source: str | None) -> bool
         backend = await exchange.backend()
         if await core.plugins.backend(name) is not backend:
             continue
-        if await backend.mount_blob(name, exchange.name, digest) and await core.metadata.mount(
-            name, exchange.name, exchange.project, digest
-        ):
+        if not await backend.mount_blob(name, exchange.name, digest):
+            continue
+        if backend.metadata == "index" or await core.metadata.mount(name, exchange.name, exchange.project, digest):
             exchange.tell("mount", digest=digest)
             return True
     return False
