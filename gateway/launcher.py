@@ -68,7 +68,8 @@ def _probe(listen: Address) -> None:
         with socket.create_server((listen.host, listen.port), family=_family(listen)):
             pass
     except OSError as error:
-        raise ConfigError([f"cannot listen on {listen}: {error.strerror}"]) from error
+        reason = os.strerror(error.errno) if error.errno else str(error)
+        raise ConfigError([f"cannot listen on {listen}: {reason}"]) from error
 
 
 def _family(listen: Address) -> socket.AddressFamily:
