@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from bisect import bisect_left
 from collections.abc import Mapping
 from typing import Final
 
@@ -47,6 +48,7 @@ class Meter:
         self.in_flight = 0
         self._requests: dict[tuple[str, str, int], int] = {}
         self._seconds: dict[tuple[str, str], list[float]] = {}
+        """By route and method: how many fell into each bucket, and last the sum of all."""
         self._bytes: dict[str, list[int]] = {}
 
     def count(self, route: str, method: str, status: int, *, seconds: float, received: int, sent: int) -> None:
@@ -54,7 +56,11 @@ class Meter:
         method = method if method in _METHODS else "other"
         key = (route, method, status)
         self._requests[key] = self._requests.get(key, 0) + 1
-        self._seconds.setdefault((route, method), []).append(seconds)
+        timed = self._seconds.get((route, method))
+        if timed is None:
+            timed = self._seconds[route, method] = [0.0] * (len(_SECONDS) + 2)
+        timed[bisect_left(_SECONDS, seconds)] += 1
+        timed[-1] += seconds
         both = self._bytes.setdefault(route, [0, 0])
         both[0] += received
         both[1] += sent
@@ -68,8 +74,10 @@ class Meter:
             REQUESTS.labels(*key).inc(number)
         for pair, values in seconds.items():
             histogram = DURATION.labels(*pair)
-            for value in values:
-                histogram.observe(value)
+            # observe() takes one value; thousands of them a second would be a twentieth of a worker's time.
+            for bucket, fallen in zip(histogram._buckets, values, strict=False):  # noqa: SLF001
+                bucket.inc(fallen)
+            histogram._sum.inc(values[-1])  # noqa: SLF001
         for route, (received, sent) in bodies.items():
             RECEIVED.labels(route).inc(received)
             SENT.labels(route).inc(sent)

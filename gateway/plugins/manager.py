@@ -109,7 +109,7 @@ class Plugins:
                 elif not isinstance(backend, Backend) or (
                     backend.metadata == "index" and not isinstance(backend, ManifestStore)
                 ):
-                    yield f"plugins.{asked.plugin}: the backend {name!r} is not a Backend: it lacks methods of the protocol"
+                    yield f"plugins.{asked.plugin}: the backend {name!r} is not a Backend: methods are missing"
                 offered[name] = asked.plugin
                 self.backends[name] = backend
         if not offered:

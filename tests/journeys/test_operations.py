@@ -122,8 +122,19 @@ def test_metrics_are_those_of_all_workers(gateway_factory: GatewayFactory) -> No
     gateway = gateway_factory(workers=2)
     for _ in range(40):
         gateway.wire(ALICE).get("/v2/").expect(200)
-    line = 'registry_gateway_requests_total{method="GET",route="base",status="200"} 40.0'
-    eventually(lambda: line in Wire(gateway.admin_url).get("/metrics").body.decode(), "all are counted")
+    labels = 'method="GET",route="base"'
+    lines = (
+        f'registry_gateway_requests_total{{{labels},status="200"}} 40.0',
+        f"registry_gateway_request_duration_seconds_count{{{labels}}} 40.0",
+        f'registry_gateway_request_duration_seconds_bucket{{le="+Inf",{labels}}} 40.0',
+        "registry_gateway_requests_in_flight 0.0",
+    )
+
+    def counted() -> bool:
+        said = Wire(gateway.admin_url).get("/metrics").body.decode()
+        return all(line in said for line in lines)
+
+    eventually(counted, "all are counted")
 
 
 def test_request_line(gateway: GatewayProcess) -> None:
