@@ -10,6 +10,7 @@ import ipaddress
 import os
 import re
 from collections.abc import Hashable, Iterable, Mapping
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
@@ -341,6 +342,19 @@ def load(path: Path, environment: Mapping[str, str] = os.environ) -> Config:
     if found:
         raise ConfigError(found)
     return config
+
+
+def plugin_items(path: Path, environment: Mapping[str, str] = os.environ) -> tuple[PluginItem, ...]:
+    """The plugin items of a file whose other sections may be wrong; those that are wrong themselves are left out."""
+    raw = read_yaml(path)
+    items = []
+    if isinstance(raw, dict) and isinstance(raw.get("plugins"), list):
+        for _ in _override(raw, environment):
+            pass
+        for item in raw["plugins"]:
+            with suppress(ValidationError):
+                items.append(PluginItem.model_validate(item))
+    return tuple(items)
 
 
 def _named_items(lines: Iterable[str], raw: Mapping[str, Any]) -> list[str]:

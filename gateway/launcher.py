@@ -20,9 +20,10 @@ from gunicorn.workers.base import Worker as GunicornWorker
 from prometheus_client.multiprocess import mark_process_dead
 
 from gateway import app
-from gateway.config import Address, Config, load
+from gateway.config import Address, Config, load, plugin_items
 from gateway.core import database, keys, logs
 from gateway.errors import ConfigError
+from gateway.plugins.manager import check_sections
 
 _HEARTBEAT: Final = 60
 """Seconds without a sign of life after which a worker is replaced."""
@@ -30,7 +31,10 @@ _HEARTBEAT: Final = 60
 
 def check(path: Path, *, create: bool = False) -> Config:
     """Read the configuration at *path* and everything that it names. Raises ConfigError with every problem."""
-    config = load(path)
+    try:
+        config = load(path)
+    except ConfigError as error:
+        raise ConfigError([*error.problems, *check_sections(plugin_items(path))]) from error
     wrong: list[str] = []
     signing = None
     if create or config.tokens.signing_key_file.exists():

@@ -483,18 +483,13 @@ def load(
     for item in config.plugins:
         if item.use not in classes:
             continue
-        plugin = classes[item.use]
-        model = getattr(plugin, "Config", None)
-        if not (isinstance(model, type) and issubclass(model, Model)):
-            wrong.append(f"plugins.{item.name}: its class has no Config, a Model of gateway.plugins")
-            continue
-        try:
-            section = model.model_validate(dict(item.options))
-            built.append((item.name, plugin(section, services(item.name, plugins))))
-        except ValidationError as error:
-            wrong += problems(error, f"plugins.{item.name}")
-        except Exception as error:  # noqa: BLE001 - as above
-            wrong.append(f"plugins.{item.name}: cannot be built: {error!r}")
+        section, found = _section(item, classes[item.use])
+        wrong += found
+        if section is not None:
+            try:
+                built.append((item.name, classes[item.use](section, services(item.name, plugins))))
+            except Exception as error:  # noqa: BLE001 - whatever a stranger's plugin raises is one line for the operator
+                wrong.append(f"plugins.{item.name}: cannot be built: {error!r}")
     wrong += plugins.register(built)
     if not wrong:
         wrong += plugins.collect_backends(config.plugins)
@@ -504,6 +499,25 @@ def load(
         raise ConfigError(wrong)
     plugins.endpoints()
     return plugins
+
+
+def check_sections(items: Sequence[PluginItem]) -> list[str]:
+    """What is wrong with plugins' own keys, or with finding them; for a configuration that is not good as a whole."""
+    classes, wrong = find(items, installed())
+    for item in items:
+        if item.use in classes:
+            wrong += _section(item, classes[item.use])[1]
+    return wrong
+
+
+def _section(item: PluginItem, plugin: type[Any]) -> tuple[Model | None, list[str]]:
+    model = getattr(plugin, "Config", None)
+    if not (isinstance(model, type) and issubclass(model, Model)):
+        return None, [f"plugins.{item.name}: its class has no Config, a Model of gateway.plugins"]
+    try:
+        return model.model_validate(dict(item.options)), []
+    except ValidationError as error:
+        return None, problems(error, f"plugins.{item.name}")
 
 
 def sections(available: Sequence[Installed]) -> Mapping[str, type[Model]]:

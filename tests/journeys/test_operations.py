@@ -56,6 +56,16 @@ def test_every_problem_is_one_line(tmp_path: Path) -> None:
     assert "hunter2" not in done.stderr + done.stdout
 
 
+def test_plugins_keys_are_checked_with_the_rest(tmp_path: Path) -> None:
+    """A misspelt key of the core and one of a plugin are said in one run."""
+    config = tmp_path / "gateway.yaml"
+    config.write_text("server: {lisen: x}\nplugins: [{use: naming, colour: blue}, {use: nonsense}]\n")
+    lines = command("check-config", "--config", config).stderr.splitlines()
+    assert lines[0] == "server.lisen: unknown key"
+    assert "plugins.naming.colour: unknown key" in lines
+    assert any(line.startswith("plugins.nonsense: no such plugin is installed") for line in lines)
+
+
 def test_directory_is_checked_too(tmp_path: Path) -> None:
     """check-config reads the directory that the configuration names."""
     directory = "tokens: [{kind: personal_access_token, user: nobody, token: hunter2, scopes: [api]}]\n"
@@ -149,6 +159,23 @@ def test_request_line(gateway: GatewayProcess) -> None:
     said = json.loads(line)
     assert (said["route"], said["status"], said["subject"]) == ("manifest", 200, "carol")
     assert CAROL.password not in gateway.log
+
+
+FORGED = {
+    "X-Forwarded-For": "192.0.2.77",
+    "X-Forwarded-Host": "evil.example",
+    "X-Forwarded-Proto": "https",
+    "X-Forwarded-Prefix": "/evil",
+}
+
+
+def test_forwarded_headers_of_strangers_count_for_nothing(gateway: GatewayProcess) -> None:
+    """Who is not a trusted proxy changes neither the challenge nor the address in the log."""
+    answer = gateway.wire().get("/v2/", **FORGED).expect(401)
+    assert answer.header("WWW-Authenticate").startswith(f'Bearer realm="{gateway.base_url}/jwt/auth"')
+    wanted = answer.header("X-Request-Id")
+    line = eventually(lambda: next((t for t in gateway.log.splitlines() if wanted in t), None), "the line is written")
+    assert json.loads(line)["client"] == "127.0.0.1"
 
 
 def test_broken_directory_keeps_its_old_content(gateway_factory: GatewayFactory) -> None:
