@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterable, Sequence
-from datetime import UTC, datetime
 from typing import Any, Final
 
 from cachetools import LRUCache
@@ -65,12 +64,6 @@ _TAGS: Final = Query(
     .where(_in_repository, tags.c.name > _last)
     .order_by(tags.c.name)
     .limit(_limit)
-)
-_TAG_TIMES: Final = Query(
-    select(tags.c.name, manifests.c.digest, tags.c.pushed_at)
-    .select_from(repositories.join(tags, tags.c.repository_id == repositories.c.id).join(manifests))
-    .where(_in_repository)
-    .order_by(tags.c.pushed_at.desc(), tags.c.name)
 )
 _REFERRERS: Final = (
     select(
@@ -169,11 +162,6 @@ class MetadataStore:
             return None
         found = tuple(Tag(row[0]) for row in rows)
         return TagPage(found, more=False) if len(found) < limit else TagPage(found[:-1], more=True)
-
-    async def tag_times(self, name: RepositoryName) -> Sequence[tuple[Tag, Digest, datetime]]:
-        """Each tag with its digest and when it was last pushed, newest first."""
-        rows = await self._database.rows(_TAG_TIMES, path=name)
-        return [(Tag(tag), Digest(digest), datetime.fromtimestamp(at / 1000, UTC)) for tag, digest, at in rows]
 
     async def referrers(
         self, name: RepositoryName, subject: Digest, artifact_type: str | None, last: str, limit: int

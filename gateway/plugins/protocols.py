@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
-from gateway.oci import ByteRange, Descriptor, Digest, ManifestDetails, Reference, RepositoryName, Tag
+from gateway.oci import ByteRange, Descriptor, Digest, ManifestDetails, Reference, RepositoryName
 
 if TYPE_CHECKING:
     from gateway.plugins.types import Identity, Project, Standing, TagPage, TagQuery
@@ -182,10 +181,6 @@ class Metadata(ManifestStore, Protocol):
 
     async def repositories(self, projects: frozenset[str] | None, last: str, limit: int) -> Sequence[str]:
         """At most *limit* repositories that hold a manifest, sorted by byte, after *last*; of *projects* if given."""
-        ...
-
-    async def tag_times(self, name: RepositoryName) -> Sequence[tuple[Tag, Digest, datetime]]:
-        """Each tag with its digest and when it was last pushed, newest first."""
         ...
 
 
