@@ -132,7 +132,9 @@ class AccessControl:
             else:
                 project = await self._admit_by_hooks(caller.identity, route, realm)
         if self._plugins.vetoes:
-            self.veto(caller.identity, route, accesses, client)
+            reference = route.reference or route.digest
+            facts = RequestFacts(route.method, route.kind, route.name, reference, accesses, client)
+            self.veto(caller.identity, facts)
         return project
 
     def _admit_base(self, caller: Caller, route: Route, realm: str) -> None:
@@ -187,21 +189,30 @@ class AccessControl:
             return access
         return Access(access.type, access.name, access.actions, await self._plugins.resolve(name))
 
-    async def may_pull(self, caller: Caller, name: RepositoryName) -> bool:
-        """Whether *caller* may pull from another repository than the one that was asked for (the source of a mount)."""
+    async def allowed(self, caller: Caller, kind: str, name: str, actions: Sequence[str]) -> frozenset[str]:
+        """What of *actions* the caller may do beside the route: what their token grants, or else what the hooks say."""
         if caller.claims is not None:
-            granted = caller.claims.grants.get(f"repository:{name}", frozenset())
-            return Action.PULL in granted or Action.ALL in granted
-        _, verdict = await self.ask(caller.identity, name, (Action.PULL,))
-        return Action.PULL in verdict.allowed
+            granted = caller.claims.grants.get(f"{kind}:{name}", frozenset())
+            return frozenset(actions) if Action.ALL in granted else granted.intersection(actions)
+        _, decision = await self.decide(caller.identity, [Access(kind, name, tuple(actions))])
+        if isinstance(decision, Refusal):
+            raise RegistryError(ErrorCode.DENIED, decision.message, status=decision.status)
+        return frozenset(decision.verdicts[0].allowed)
 
-    def veto(self, identity: Identity, route: Route, accesses: tuple[Access, ...], client: Client) -> None:
+    async def admit_endpoint(self, caller: Caller, endpoint: RequestFacts, realm: str) -> None:
+        """Let *caller* through to a plugin's endpoint: every access it needs, and no veto. Raises as ``admit`` does."""
+        for access in endpoint.accesses:
+            if not await self.allowed(caller, access.type, access.name, access.actions) >= set(access.actions):
+                if caller.identity.anonymous:
+                    raise self.challenge(Route(Kind.BASE, "GET"), realm)
+                raise denied(access.actions, None)
+        self.veto(caller.identity, endpoint)
+
+    def veto(self, identity: Identity, facts: RequestFacts) -> None:
         """Ask every plugin for its veto. Raises RegistryError 403 with the reason of the first."""
-        reference = route.reference or route.digest
-        facts = RequestFacts(route.method, route.kind, route.name, reference, accesses, client)
         deny = self._plugins.admit_request(identity, facts)
         if deny is not None:
-            raise denied(route.actions, deny.reason)
+            raise denied([action for access in facts.accesses for action in access.actions], deny.reason)
 
     # -- how it is refused ------------------------------------------------------------------------------
 

@@ -25,7 +25,7 @@ from gateway.core.rendering import API_VERSION, error_response
 from gateway.core.router import parse
 from gateway.core.tokenserver import TokenServer
 from gateway.errors import ErrorCode, PluginFailedError, RegistryError
-from gateway.plugins import Access, Client, Decision, Endpoint, Identity, Public
+from gateway.plugins import Client, Endpoint, Public, RequestFacts
 
 
 @dataclass(slots=True)
@@ -169,15 +169,11 @@ class Pipeline:
         base_route = parse("GET", "/v2/")
         caller = await self._core.access.identify(request.headers.get("Authorization"), base_route, client, realm)
         trace.subject, trace.kind = caller.identity.subject, caller.identity.kind
-        if not isinstance(endpoint.access, Public):
-            await self._admit_endpoint(caller.identity, endpoint.access(parts))
+        needed = () if isinstance(endpoint.access, Public) else (endpoint.access(parts),)
+        repository = next((access.name for access in needed if access.type == "repository"), None)
+        facts = RequestFacts(request.method, endpoint.path, repository, None, needed, client)
+        await self._core.access.admit_endpoint(caller, facts, realm)
         return await endpoint.handler(request, caller.identity, parts)
-
-    async def _admit_endpoint(self, identity: Identity, needed: Access) -> None:
-        _, decision = await self._core.access.decide(identity, [needed])
-        allowed = decision.verdicts[0].allowed if isinstance(decision, Decision) else frozenset()
-        if not set(needed.actions) <= allowed:
-            raise RegistryError(ErrorCode.DENIED)
 
     # -- where a request comes from ---------------------------------------------------------------------
 

@@ -136,7 +136,8 @@ class GatewaySpecs:
     def gateway_admit_request(self, identity: Identity, request: RequestFacts) -> Deny | None:
         """Veto a request that was authorized: read-only mode, deny list, limits.
 
-        Asked of every plugin for every request, also under a token, until one answers Deny. No I/O; it cannot grant.
+        Asked of every plugin for every request under ``/v2/`` and to plugins' endpoints, also under a token, until one
+        answers Deny. The token endpoint asks nobody: what its tokens open is asked here. No I/O; it cannot grant.
         """
 
     @hookspec(firstresult=True)

@@ -15,7 +15,8 @@ import yaml
 from tests.support.gateway import PROGRAM, GatewayProcess
 from tests.support.images import image
 from tests.support.peers import missing, run
-from tests.support.people import ALICE
+from tests.support.people import ALICE, MALLORY
+from tests.support.wire import Account
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -87,3 +88,27 @@ def test_a_stranger_hides_tags_over_http(served: GatewayProcess) -> None:
     assert wire.get("/v2/conf/project/tags/list").expect(200).json()["tags"] == ["open"]
     wire.manifest("conf/project", "open").expect(200)
     wire.manifest("conf/project", "secret-plan").expect(404)
+
+
+ENDPOINTS = [
+    pytest.param(None, "", "/hello", 200, id="public, nobody"),
+    pytest.param(None, "", "/hello/project", 401, id="nobody is challenged"),
+    pytest.param(MALLORY, "", "/hello/project", 403, id="a stranger may not push"),
+    pytest.param(ALICE, "", "/hello/project", 200, id="the owner's password"),
+    pytest.param(ALICE, "pull", "/hello/project", 403, id="a token is no more than it grants"),
+    pytest.param(ALICE, "pull,push", "/hello/project", 200, id="a token that grants push"),
+    pytest.param(ALICE, "", "/hello/other", 403, id="vetoed, with a password"),
+    pytest.param(ALICE, "push", "/hello/other", 403, id="vetoed, under a token"),
+    pytest.param(ALICE, "", "/hello/project/more", 404, id="no such page"),
+]
+
+
+@pytest.mark.parametrize(("who", "actions", "path", "status"), ENDPOINTS)
+def test_an_endpoint_asks_before_it_answers(
+    served: GatewayProcess, who: Account | None, actions: str, path: str, status: int
+) -> None:
+    """An endpoint runs only for who has the access that it names, as a token or the hooks grant it, unless vetoed."""
+    wire = served.wire(who)
+    if actions:
+        wire = wire.acting_as(wire.token(*(f"repository:conf/{name}:{actions}" for name in ("project", "other"))))
+    wire.get(path).expect(status)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from aiohttp import web
 
@@ -11,7 +11,7 @@ from gateway.core.handlers.base import Exchange
 from gateway.core.streaming import body, drain_body
 from gateway.core.uploads import Session
 from gateway.errors import ErrorCode, RegistryError
-from gateway.oci import ALGORITHMS, Digest, RepositoryName, parse_content_range
+from gateway.oci import ALGORITHMS, Action, Digest, RepositoryName, parse_content_range
 from gateway.plugins import (
     Backend,
     DigestMismatchError,
@@ -42,9 +42,10 @@ async def post(exchange: Exchange) -> web.StreamResponse:
             return _accepted(exchange, session, 202)
         try:
             session = await _append(exchange, backend, session, None)
-        except RegistryError:
-            # Nobody was told where this upload is: nobody can go on with it.
-            await backend.cancel_upload(exchange.name, session.id, session.progress)
+        except BaseException:
+            # Nobody was told where this upload is, so nobody can go on with it: whatever stopped it, its bytes go.
+            with suppress(UploadUnknownError):
+                await backend.cancel_upload(exchange.name, session.id, session.progress)
             raise
     return await _finish(exchange, backend, session, expected)
 
@@ -100,7 +101,7 @@ async def _mount(exchange: Exchange, digest: Digest, source: str | None) -> bool
     if await core.metadata.linked(exchange.name, digest) is not None:
         return True
     for name in await _sources(exchange, digest, source):
-        if not await core.access.may_pull(exchange.caller, name):
+        if not await core.access.allowed(exchange.caller, "repository", name, (Action.PULL,)):
             continue
         backend = await exchange.backend()
         if await core.plugins.backend(name) is not backend:

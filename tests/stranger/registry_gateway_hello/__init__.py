@@ -2,7 +2,23 @@
 
 from __future__ import annotations
 
-from gateway.plugins import Deny, Identity, Model, Names, Reason, RequestFacts, Services, hookimpl
+from collections.abc import Iterable, Mapping
+
+from aiohttp import web
+
+from gateway.plugins import (
+    Access,
+    Deny,
+    Endpoint,
+    Identity,
+    Model,
+    Names,
+    Public,
+    Reason,
+    RequestFacts,
+    Services,
+    hookimpl,
+)
 
 
 class Keys(Model):
@@ -12,7 +28,7 @@ class Keys(Model):
 
 
 class Plugin:
-    """Vetoes and hides."""
+    """Vetoes, hides and greets."""
 
     Config = Keys
 
@@ -31,3 +47,18 @@ class Plugin:
     async def gateway_filter_tags(self, tags: Names) -> Names:
         """Hide the secret ones."""
         return [tag for tag in tags if not tag.startswith("secret-")]
+
+    @hookimpl
+    def gateway_endpoints(self) -> Iterable[Endpoint]:
+        """Greet anybody, and by the name of a project whoever may push to it."""
+
+        async def greet(_: web.BaseRequest, identity: Identity, parts: Mapping[str, str]) -> web.Response:
+            return web.Response(text=f"hello {identity.subject}, from {parts.get('project', 'everywhere')}")
+
+        def push(parts: Mapping[str, str]) -> Access:
+            return Access("repository", f"conf/{parts['project']}", ("push",))
+
+        return [
+            Endpoint("GET", "/hello", Public("greetings are no secret"), greet),
+            Endpoint("GET", "/hello/{project}", push, greet),
+        ]
