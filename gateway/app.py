@@ -102,7 +102,7 @@ async def serving(config: Config, public: socket.socket, admin: socket.socket) -
     events = Events(plugins, log)
     stall = config.server.stall_timeout.total_seconds()
     core = Core(plugins, access, metadata, sessions, stall, events.tell)
-    token_server = TokenServer(access, tokens, keys, metadata, service=config.tokens.service)
+    token_server = TokenServer(access, tokens, keys, metadata, log, service=config.tokens.service)
     pipeline = Pipeline(config, core, token_server, log)
     watched = Admin(plugins, database, lambda: pipeline.draining)
     try:

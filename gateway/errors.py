@@ -54,7 +54,8 @@ class ErrorCode(Enum):
 class RegistryError(Exception):
     """A refusal as a client hears it.
 
-    *detail* is put into the answer as JSON; *headers* are added to it; *status* replaces the code's own.
+    *detail* is put into the answer as JSON; *members* stand beside ``errors`` in it; *headers* are added; *status*
+    replaces the code's own. *why* is for the log: what operators may know and the client may not.
     """
 
     def __init__(
@@ -65,12 +66,16 @@ class RegistryError(Exception):
         detail: object = None,
         status: int | None = None,
         headers: Mapping[str, str] | None = None,
+        members: Mapping[str, object] | None = None,
+        why: str | None = None,
     ) -> None:
         self.code = code
         self.message = message or code.message
         self.detail = detail
         self.status = status or code.status
         self.headers = headers or {}
+        self.members = members or {}
+        self.why = why
         super().__init__(f"{code.name}: {self.message}")
 
 

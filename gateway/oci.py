@@ -23,6 +23,9 @@ ALGORITHMS: Final[Mapping[str, int]] = {"sha256": 64, "sha512": 128}
 """The registered digest algorithms and how many hexadecimal characters each encodes to."""
 
 _NAME = re.compile(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*)*")
+_NAME_CHARACTERS = re.compile(r"[a-z0-9._-]+")
+_SEPARATORS = re.compile(r"[._-]+")
+_SEPARATOR = re.compile(r"\.|__?|-+")
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 _DIGEST = re.compile(r"(?P<algorithm>[a-z0-9]+(?:[+._-][a-z0-9]+)*):(?P<encoded>[A-Za-z0-9=_-]+)")
 _HEX = re.compile(r"[a-f0-9]+")
@@ -58,15 +61,35 @@ class RepositoryName(str):
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read *text* as a repository name; ValueError says which rule it breaks."""
+        """Read *text* as a repository name; ValueError says which component breaks which rule."""
         if len(text) > MAX_NAME:
             raise ValueError(f"a repository name has at most {MAX_NAME} characters, this one has {len(text)}")
         if not _NAME.fullmatch(text):
+            problems = ((place, part, _component_problem(part)) for place, part in enumerate(text.split("/"), start=1))
             raise ValueError(
-                "a repository name has lower-case letters and digits, joined by '.', '_', '__' or dashes, "
-                "in components separated by '/'"
+                next(
+                    f"component {place} ({part!r}) of the repository name {rule}"
+                    for place, part, rule in problems
+                    if rule
+                )
             )
         return cls(text)
+
+
+def _component_problem(part: str) -> str:
+    """The rule that one component of a repository name breaks; empty where it breaks none."""
+    if not part:
+        return "is empty"
+    if part != part.lower() and part.isascii():
+        return f"has a capital letter: write {part.lower()!r}"
+    if not _NAME_CHARACTERS.fullmatch(part):
+        return "has a character other than a small letter, a digit, '.', '_' and '-'"
+    ends = [f"begins with {part[0]!r}"] * (part[0] in "._-") + [f"ends with {part[-1]!r}"] * (part[-1] in "._-")
+    if ends:
+        # GitLab still has such paths, from before it forbade them (semantics 5.2); no client can name their images.
+        return f"{ends[0]}: a project with such a path can't hold images until it is renamed"
+    wrong = next((run for run in _SEPARATORS.findall(part) if not _SEPARATOR.fullmatch(run)), None)
+    return f"has {wrong!r} between two words: use one '.', one or two '_', or dashes" if wrong else ""
 
 
 class Tag(str):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -18,27 +18,10 @@ from gateway.core.router import Kind, Route
 from gateway.core.tokens import Claims, ExpiredTokenError, InvalidTokenError, Tokens
 from gateway.core.uploads import Sessions
 from gateway.errors import ErrorCode, InvalidCredentialError, RegistryError
-from gateway.oci import Action, RepositoryName
-from gateway.plugins import (
-    ANONYMOUS,
-    Access,
-    Client,
-    Credential,
-    Decision,
-    Identity,
-    Reason,
-    Refusal,
-    RequestFacts,
-    Verdict,
-)
+from gateway.oci import Action
+from gateway.plugins import ANONYMOUS, Access, Client, Credential, Identity, Reason, Refusal, RequestFacts
+from gateway.plugins.chain import HIDDEN, Answer
 from gateway.plugins.manager import Plugins
-
-HIDDEN: Final = Reason(
-    "hidden",
-    "the repository does not exist, or you may not see it: check the name, that its project exists and has the "
-    "container registry enabled, and that your credential may read it",
-)
-"""What everybody hears until pull is granted: missing, hidden and refused are one answer."""
 
 CATALOG_SCOPE: Final = "registry:catalog:*"
 
@@ -80,27 +63,25 @@ class AccessControl:
             case "bearer":
                 return self._bearer(value.strip(), route, realm)
             case "basic":
-                identity = await self.basic(value.strip(), client)
-                if identity is not None:
-                    return Caller(identity)
-                raise self.challenge(route, realm, message="the username, password or token is wrong")
+                try:
+                    return Caller(await self.basic(value.strip(), client))
+                except InvalidCredentialError as error:
+                    message = "the username, password or token is wrong"
+                    raise self.challenge(route, realm, message=message, why=str(error)) from error
             case _:
                 raise self.challenge(route, realm, message="use Basic or Bearer authentication")
 
-    async def basic(self, value: str, client: Client) -> Identity | None:
-        """Who the value of a Basic header stands for, or None where it is not right (RFC 7617, UTF-8)."""
+    async def basic(self, value: str, client: Client) -> Identity:
+        """Who the value of a Basic header stands for (RFC 7617, UTF-8). InvalidCredentialError says why nobody."""
         try:
             text = base64.b64decode(value, validate=True).decode("utf-8")
-        except (binascii.Error, UnicodeDecodeError, ValueError):
-            return None
+        except (binascii.Error, ValueError):
+            raise InvalidCredentialError("the Basic header is not base64 of UTF-8") from None
         # Only the first colon separates: passwords may hold more.
         username, separator, password = text.partition(":")
         if not separator:
-            return None
-        try:
-            return await self._plugins.authenticate(Credential(username, SecretStr(password)), client)
-        except InvalidCredentialError:
-            return None
+            raise InvalidCredentialError("the Basic header has no colon")
+        return await self._plugins.authenticate(Credential(username, SecretStr(password)), client)
 
     def _bearer(self, token: str, route: Route, realm: str) -> Caller:
         try:
@@ -160,44 +141,30 @@ class AccessControl:
         assert route.name is not None
         if identity.anonymous and not self._anonymous_direct:
             raise self.challenge(route, realm)
-        access, verdict = await self.ask(identity, route.name, route.actions)
-        missing = [action for action in route.actions if action not in verdict.allowed]
-        if not missing and access.repository is not None:
-            return access.repository.project.path.lower()
+        answer = await self.ask(identity, Access("repository", route.name, route.actions))
+        if not answer.missing and answer.access.repository is not None:
+            return answer.access.repository.project.path.lower()
         if identity.anonymous:
-            raise self.challenge(route, realm)
-        raise denied(missing, verdict.reason)
+            raise self.challenge(route, realm, why=_told(answer.why))
+        raise denied(answer.missing, answer.reason, answer.why)
 
-    async def ask(self, identity: Identity, name: RepositoryName, actions: Sequence[str]) -> tuple[Access, Verdict]:
-        """What the hooks say of one repository. Raises RegistryError where they refuse the whole request."""
-        accesses, decision = await self.decide(identity, [Access("repository", name, tuple(actions))])
-        if isinstance(decision, Refusal):
-            raise RegistryError(ErrorCode.DENIED, decision.message, status=decision.status)
-        return accesses[0], decision.verdicts[0]
+    async def ask(self, identity: Identity, access: Access) -> Answer:
+        """What the hooks say of one access. Raises RegistryError where they refuse the whole request."""
+        answers = await self.decide(identity, [access])
+        if isinstance(answers, Refusal):
+            raise RegistryError(ErrorCode.DENIED, answers.message, status=answers.status)
+        return answers[0]
 
-    async def decide(self, identity: Identity, asked: Sequence[Access]) -> tuple[list[Access], Decision | Refusal]:
-        """Resolve every name and put all accesses as one question to the hooks."""
-        accesses = [await self._resolved(access) for access in asked]
-        return accesses, await self._plugins.authorize(identity, accesses)
-
-    async def _resolved(self, access: Access) -> Access:
-        if access.type != "repository":
-            return access
-        try:
-            name = RepositoryName.parse(access.name)
-        except ValueError:
-            return access
-        return Access(access.type, access.name, access.actions, await self._plugins.resolve(name))
+    async def decide(self, identity: Identity, asked: Sequence[Access]) -> tuple[Answer, ...] | Refusal:
+        """What the hooks say of all that is asked."""
+        return await self._plugins.decide(identity, asked)
 
     async def allowed(self, caller: Caller, kind: str, name: str, actions: Sequence[str]) -> frozenset[str]:
         """What of *actions* the caller may do beside the route: what their token grants, or else what the hooks say."""
         if caller.claims is not None:
             granted = caller.claims.grants.get(f"{kind}:{name}", frozenset())
             return frozenset(actions) if Action.ALL in granted else granted.intersection(actions)
-        _, decision = await self.decide(caller.identity, [Access(kind, name, tuple(actions))])
-        if isinstance(decision, Refusal):
-            raise RegistryError(ErrorCode.DENIED, decision.message, status=decision.status)
-        return frozenset(decision.verdicts[0].allowed)
+        return frozenset((await self.ask(caller.identity, Access(kind, name, tuple(actions)))).allowed)
 
     async def admit_endpoint(self, caller: Caller, endpoint: RequestFacts, realm: str) -> None:
         """Let *caller* through to a plugin's endpoint: every access it needs, and no veto. Raises as ``admit`` does."""
@@ -217,11 +184,18 @@ class AccessControl:
     # -- how it is refused ------------------------------------------------------------------------------
 
     def challenge(
-        self, route: Route, realm: str, *, error: str | None = None, message: str | None = None
+        self,
+        route: Route,
+        realm: str,
+        *,
+        error: str | None = None,
+        message: str | None = None,
+        why: str | None = None,
     ) -> RegistryError:
         """The 401 that tells a client where to get a token, and for what (RFC 6750; distribution token specification).
 
         No space follows the commas, and ``scope`` stands behind the realm and service: clients split at commas.
+        *why* is for the log alone.
         """
         parts = [f'Bearer realm="{realm}"', f'service="{self._service}"']
         scope = _scope(route)
@@ -229,7 +203,7 @@ class AccessControl:
             parts.append(f'scope="{scope}"')
         if error:
             parts.append(f'error="{error}"')
-        return RegistryError(ErrorCode.UNAUTHORIZED, message, headers={"WWW-Authenticate": ",".join(parts)})
+        return RegistryError(ErrorCode.UNAUTHORIZED, message, headers={"WWW-Authenticate": ",".join(parts)}, why=why)
 
 
 def _scope(route: Route) -> str:
@@ -238,8 +212,16 @@ def _scope(route: Route) -> str:
     return f"repository:{route.name}:{','.join(route.actions)}" if route.name is not None else ""
 
 
-def denied(actions: Sequence[str], reason: Reason | None) -> RegistryError:
-    """The 403 with its reason. Without one the caller may not know more than that there is nothing for them here."""
+def denied(actions: Sequence[str], reason: Reason | None, why: Reason | None = None) -> RegistryError:
+    """The 403 with its reason and what to do about it; *why* is the whole reason, for the log alone.
+
+    Without a reason the caller may not know more than that there is nothing for them here.
+    """
     told = reason or HIDDEN
-    detail: Mapping[str, object] = {"reason": told.code, "actions": list(actions) if reason else []}
-    return RegistryError(ErrorCode.DENIED, f"requested access to the resource is denied: {told.message}", detail=detail)
+    detail = {"reason": told.code, "actions": list(actions) if reason else [], "next": told.remedy}
+    message = f"requested access to the resource is denied: {_told(told)}"
+    return RegistryError(ErrorCode.DENIED, message, detail=detail, why=_told(why))
+
+
+def _told(reason: Reason | None) -> str | None:
+    return "; ".join(filter(None, (reason.message, reason.remedy))) if reason else None

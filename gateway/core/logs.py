@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 import sys
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -36,6 +37,17 @@ def configure(level: str = "info") -> None:
 def get(name: str) -> Any:
     """A logger whose lines say that they come from *name*."""
     return structlog.get_logger().bind(logger=name)
+
+
+@dataclass(slots=True)
+class Trace:
+    """What the line of a request says besides its status; *denied* is why it was refused, for operators."""
+
+    route: str = "other"
+    repository: str | None = None
+    subject: str = ""
+    kind: str = ""
+    denied: str | None = None
 
 
 class RequestLog:

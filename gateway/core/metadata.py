@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from cachetools import LRUCache
@@ -188,12 +188,16 @@ class MetadataStore:
 
     # -- writing --------------------------------------------------------------------------------------
 
-    async def record(self, name: RepositoryName, project: str) -> None:
-        """Make sure there is a record of the repository, as GitLab has from push authorisation on (semantics 3.3.8)."""
-        if await self.known(name):
-            return
-        async with self._database.write() as writer:
-            await self._repository(writer, name, project)
+    async def record(self, projects: Mapping[RepositoryName, str]) -> None:
+        """Make sure that each repository has a record, as GitLab has from push authorisation on (semantics 3.3.8).
+
+        *projects* has the lower-case path of the project that each belongs to.
+        """
+        fresh = {name: project for name, project in projects.items() if not await self.known(name)}
+        if fresh:
+            async with self._database.write() as writer:
+                for name, project in fresh.items():
+                    await self._repository(writer, name, project)
 
     async def link(self, name: RepositoryName, project: str, digest: Digest, size: int, upload: str | None) -> None:
         """The repository has the blob from now on."""

@@ -9,7 +9,6 @@ import itertools
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -19,24 +18,13 @@ from aiohttp.web_protocol import RequestHandler
 from gateway.config import Config
 from gateway.core.handlers import HANDLERS, Exchange
 from gateway.core.handlers.base import Core
-from gateway.core.logs import RequestLog
+from gateway.core.logs import RequestLog, Trace
 from gateway.core.metrics import PLUGIN_FAILURES, Meter
 from gateway.core.rendering import API_VERSION, error_response
 from gateway.core.router import parse
 from gateway.core.tokenserver import TokenServer
 from gateway.errors import ErrorCode, PluginFailedError, RegistryError
 from gateway.plugins import Client, Endpoint, Public, RequestFacts
-
-
-@dataclass(slots=True)
-class Trace:
-    """What the log line of a request says besides its status."""
-
-    route: str = "other"
-    repository: str | None = None
-    subject: str = ""
-    kind: str = ""
-    denied: str | None = None
 
 
 class Pipeline:
@@ -48,7 +36,7 @@ class Pipeline:
         self._realm = config.tokens.realm
         self._trusted = [ipaddress.ip_network(item, strict=False) for item in config.server.trusted_proxies]
         self._endpoints = [(endpoint, tuple(endpoint.path.split("/"))) for endpoint in core.plugins.endpoints()]
-        self._token_paths: Mapping[str, Callable[[web.BaseRequest, Client], Awaitable[web.Response]]] = {
+        self._token_paths: Mapping[str, Callable[[web.BaseRequest, Client, Trace], Awaitable[web.Response]]] = {
             "/jwt/auth": token_server.auth,
             "/jwt/keys": token_server.keys,
         }
@@ -124,7 +112,7 @@ class Pipeline:
             _require_http(request)
             response = await (self.serve if registry else self._elsewhere)(request, client, trace)
         except RegistryError as error:
-            trace.denied = error.message if error.status in {401, 403} else None
+            trace.denied = error.why or error.message if error.status in {401, 403} else None
             if isinstance(error, PluginFailedError):
                 PLUGIN_FAILURES.labels(error.where.partition(":")[0]).inc()
                 self._log.error("a plugin failed", where=error.where, request_id=client.request_id)
@@ -147,7 +135,7 @@ class Pipeline:
         answer = self._token_paths.get(path)
         if answer is not None:
             trace.route = path
-            return await answer(request, client)
+            return await answer(request, client, trace)
         segments = tuple(path.split("/"))
         allowed = set()
         for endpoint, template in self._endpoints:

@@ -14,12 +14,14 @@ API_VERSION: Final = {"Docker-Distribution-Api-Version": "registry/2.0"}
 """What Docker clients look for on every answer under ``/v2/``."""
 
 
-def error_response(error: RegistryError, extra: Mapping[str, object] | None = None) -> web.Response:
-    """*error* as OCI JSON; *extra* members stand beside ``errors``."""
-    entry = {"code": error.code.name, "message": error.message, "detail": error.detail}
+def error_response(error: RegistryError) -> web.Response:
+    """*error* as OCI JSON. The specification's ``detail`` is left out where there is none, as Distribution does."""
+    entry: dict[str, object] = {"code": error.code.name, "message": error.message}
+    if error.detail is not None:
+        entry["detail"] = error.detail
     return web.Response(
         status=error.status,
-        body=json.dumps({"errors": [entry], **(extra or {})}).encode(),
+        body=json.dumps({"errors": [entry], **error.members}).encode(),
         headers={"Content-Type": "application/json", **error.headers},
     )
 

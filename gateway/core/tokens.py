@@ -2,7 +2,7 @@
 
 A token carries who asked, by what kind of credential, its ceiling, what was granted and, for what was refused, the
 reason that its bearer may know. It is a Docker registry token (distribution, "Token Authentication Specification")
-with GitLab's ``auth_type`` and ``meta`` claims (semantics 3.4) and one claim of our own, ``gateway``.
+with GitLab's ``auth_type``, ``user`` and ``meta`` claims (semantics 3.4) and one claim of our own, ``gateway``.
 """
 
 from __future__ import annotations
@@ -19,12 +19,15 @@ from cachetools import LRUCache
 
 from gateway.core.keys import Keys
 from gateway.oci import Action
-from gateway.plugins import ALL_ACTIONS, Access, CredentialKind, Identity, Reason, Verdict
+from gateway.plugins import ALL_ACTIONS, CredentialKind, Identity, Reason
+from gateway.plugins.chain import Answer
 
 _LEEWAY: Final = 5
 """Seconds by which another replica's clock may be ahead."""
 _REMEMBERED: Final = 16 * 1024 * 1024
 """Bytes of tokens whose signature is remembered as verified."""
+_USERS: Final = 4096
+"""Callers whose ``user`` claim, which takes a signature of its own, is kept for the next token."""
 
 
 class InvalidTokenError(Exception):
@@ -65,40 +68,48 @@ class Tokens:
         self._service = service
         self._clock = clock
         self._verified: LRUCache[bytes, Claims] = LRUCache(_REMEMBERED, getsizeof=_weight)
+        self._users: LRUCache[tuple[str, str], tuple[str, int]] = LRUCache(_USERS)
         self._header = {"kid": keys.key_id, "typ": "JWT"}
         self.ttl = ttl
 
-    def sign(self, identity: Identity, accesses: Sequence[Access], verdicts: Sequence[Verdict]) -> tuple[str, int]:
-        """A token for what *verdicts* allow of *accesses*, and the second in which it was issued.
+    def sign(self, identity: Identity, answers: Sequence[Answer]) -> tuple[str, int]:
+        """A token for what *answers* allow, and the second in which it was issued.
 
         ``access`` holds the actions granted in the order and number in which they were asked for (semantics 3.3.5).
         """
         now = int(self._clock())
         granted: dict[str, dict[str, Any]] = {}
         refused: dict[str, Any] = {}
-        for access, verdict in zip(accesses, verdicts, strict=True):
-            actions = [action for action in access.actions if action in verdict.allowed]
+        for answer in answers:
+            access = answer.access
+            actions = [action for action in access.actions if action in answer.allowed]
             key = f"{access.type}:{access.name}"
             if actions:
                 entry = granted.setdefault(key, {"type": access.type, "name": access.name, "actions": []})
                 entry["actions"] += actions
                 if access.repository is not None:
                     project = access.repository.project
-                    entry["meta"] = {"project_path": project.path.lower(), "project_id": project.id}
+                    entry["meta"] = {"project_path": project.path.lower()}
+                    if project.id is not None:
+                        entry["meta"]["project_id"] = project.id
             if len(actions) < len(access.actions):
-                refused[key] = [verdict.reason.code, verdict.reason.message] if verdict.reason else None
+                reason = answer.reason
+                refused[key] = [reason.code, reason.message, reason.remedy] if reason else None
         claims = {
             "iss": self._issuer,
             "aud": self._service,
-            "sub": identity.subject,
+            # A deploy token is no user: GitLab leaves its subject empty.
+            "sub": "" if identity.kind is CredentialKind.DEPLOY_TOKEN else identity.subject,
             "iat": now,
             "nbf": now - _LEEWAY,
             "exp": now + max(1, int(self.ttl)),
             "jti": secrets.token_urlsafe(12),
             "auth_type": identity.kind,
+            "user": self._user(identity, now),
             "access": list(granted.values()),
             "gateway": {
                 "source": identity.source,
+                "subject": identity.subject,
                 "id": identity.id,
                 "ceiling": sorted(identity.ceiling),
                 "admin": identity.admin,
@@ -106,11 +117,26 @@ class Tokens:
                 "refused": refused,
             },
         }
-        return jwt.encode(claims, self._keys.signing, self._keys.algorithm, headers=self._header), now
+        return self._encoded(claims), now
+
+    def _user(self, identity: Identity, now: int) -> str:
+        """GitLab's claim ``user``: a token in the token that says by whom and how it was asked for."""
+        key = (identity.kind, identity.subject)
+        token, end = self._users.get(key, ("", 0))
+        if end < now + self.ttl:
+            end = now + 2 * max(1, int(self.ttl))
+            info = None if identity.anonymous else {"token_type": identity.kind, "username": identity.subject}
+            times = {"iat": now, "nbf": now - _LEEWAY, "exp": end, "jti": secrets.token_urlsafe(12)}
+            token = self._encoded({"user_info": info, **times})
+            self._users[key] = token, end
+        return token
+
+    def _encoded(self, claims: dict[str, Any]) -> str:
+        return jwt.encode(claims, self._keys.signing, self._keys.algorithm, headers=self._header)
 
     def verify(self, token: str) -> Claims:
         """Read a token. Raises InvalidTokenError, and ExpiredTokenError for one that was good once."""
-        key = sha256(token.encode("utf-8", "surrogateescape")).digest()
+        key = sha256(token.encode("utf-8", "surrogatepass")).digest()
         claims = self._verified.get(key)
         if claims is None:
             claims = self._read(token)
@@ -154,7 +180,7 @@ def _claims(body: Mapping[str, Any]) -> Claims:
     identity = Identity(
         source=own["source"],
         kind=CredentialKind(body["auth_type"]),
-        subject=body["sub"],
+        subject=own["subject"],
         id=own["id"],
         ceiling=frozenset(Action(action) for action in own["ceiling"]) & ALL_ACTIONS,
         admin=own["admin"] is True,

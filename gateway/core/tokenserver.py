@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
-from typing import Final
+from typing import Any, Final
 from urllib.parse import parse_qsl
 
 from aiohttp import web
 
 from gateway.core.access import AccessControl
 from gateway.core.keys import Keys
+from gateway.core.logs import Trace
 from gateway.core.metadata import MetadataStore
-from gateway.core.rendering import error_response, json_response
+from gateway.core.rendering import json_response
 from gateway.core.tokens import Tokens
-from gateway.errors import ErrorCode, RegistryError
-from gateway.oci import Action, RepositoryName, Scope
-from gateway.plugins import ANONYMOUS, Access, Client, Identity, Refusal, Verdict
+from gateway.errors import ErrorCode, InvalidCredentialError, RegistryError
+from gateway.oci import Action, Scope
+from gateway.plugins import ANONYMOUS, Access, Client, Identity, Refusal
+from gateway.plugins.chain import Answer
 
 MAX_SCOPES: Final = 1000
 """Scopes of one request; the header limit allows some more, no client asks for a tenth."""
+_TOLD: Final = 20
+"""Refused scopes of one request that get a line of their own in the log."""
 
 _WRONG_CREDENTIAL: Final = (
     "HTTP Basic: Access denied. The provided password or token is incorrect or your account has 2FA enabled and you "
@@ -30,40 +35,33 @@ class TokenServer:
     """Grants what the hooks allow of what is asked for, and signs it."""
 
     def __init__(
-        self, access: AccessControl, tokens: Tokens, keys: Keys, metadata: MetadataStore, *, service: str
+        self, access: AccessControl, tokens: Tokens, keys: Keys, metadata: MetadataStore, log: Any, *, service: str
     ) -> None:
         self._access = access
         self._tokens = tokens
         self._metadata = metadata
+        self._log = log
         self._service = service
         self._jwks = keys.jwks()
 
-    async def auth(  # noqa: PLR0911 - the steps of semantics 3.2, each with its own end
-        self, request: web.BaseRequest, client: Client
-    ) -> web.Response:
-        """Answer a client that followed the challenge."""
+    async def auth(self, request: web.BaseRequest, client: Client, trace: Trace) -> web.Response:
+        """Answer a client that followed the challenge: the steps of semantics 3.2, in their order."""
         if request.method != "GET":
             # containerd tries OAuth2's POST first and goes on with GET after exactly this (semantics 3.1).
-            return error_response(RegistryError(ErrorCode.UNSUPPORTED, "this endpoint answers GET only", status=404))
+            raise RegistryError(ErrorCode.UNSUPPORTED, "this endpoint answers GET only", status=404)
         identity = await self._identify(request, client)
-        if identity is None:
-            return error_response(RegistryError(ErrorCode.UNAUTHORIZED, _WRONG_CREDENTIAL))
+        trace.subject, trace.kind = identity.subject, identity.kind
         query = parse_qsl(request.raw_path.partition("?")[2], keep_blank_values=True)
         if next((value for key, value in query if key == "service"), None) != self._service:
             return web.Response(status=404)
         if not identity.ceiling:
-            return _forbidden()
-        scopes = [scope for key, value in query if key == "scope" for scope in value.split(" ")][:MAX_SCOPES]
-        asked = _united([parsed for scope in scopes if (parsed := Scope.parse(scope)) is not None])
-        accesses, answer = await self._access.decide(identity, asked)
-        if isinstance(answer, Refusal):
-            return error_response(
-                RegistryError(ErrorCode.DENIED, answer.message, status=answer.status), {"http_status": answer.status}
-            )
-        if identity.anonymous and not any(verdict.allowed for verdict in answer.verdicts):
-            return _forbidden()
-        await self._record(accesses, answer.verdicts)
-        token, issued = self._tokens.sign(identity, accesses, answer.verdicts)
+            raise _forbidden("the token has no scope of the registry")
+        answers = await self.answer(identity, [value for key, value in query if key == "scope"])
+        self._tell(answers, client)
+        if identity.anonymous and not any(answer.allowed for answer in answers):
+            raise _forbidden("nobody is logged in, and nothing of what was asked is public")
+        await self._record(answers)
+        token, issued = self._tokens.sign(identity, answers)
         return json_response(
             {
                 "token": token,
@@ -74,39 +72,70 @@ class TokenServer:
             {"Cache-Control": "no-store"},
         )
 
-    async def keys(self, request: web.BaseRequest, client: Client) -> web.Response:
+    async def answer(self, identity: Identity, scopes: Iterable[str]) -> Sequence[Answer]:
+        """What *identity* is granted of *scopes*, each of which may be a list separated by spaces (semantics 3.3).
+
+        Raises RegistryError where the whole request is refused.
+        """
+        words = [word for text in scopes for word in text.split(" ") if word][:MAX_SCOPES]
+        asked = _united(scope for word in words if (scope := Scope.parse(word)) is not None)
+        answers = await self._access.decide(identity, asked)
+        if isinstance(answers, Refusal):
+            members = {"http_status": answers.status}
+            raise RegistryError(ErrorCode.DENIED, answers.message, status=answers.status, members=members)
+        return answers
+
+    async def keys(self, request: web.BaseRequest, client: Client, trace: Trace) -> web.Response:
         """The public keys that verify our tokens."""
-        del request, client
+        del request, client, trace
         return json_response(self._jwks, {"Cache-Control": "max-age=300"})
 
-    async def _identify(self, request: web.BaseRequest, client: Client) -> Identity | None:
+    async def _identify(self, request: web.BaseRequest, client: Client) -> Identity:
         scheme, _, value = request.headers.get("Authorization", "").partition(" ")
         # A Bearer header is not a way in: GitLab looks at Basic alone.
-        return await self._access.basic(value.strip(), client) if scheme.lower() == "basic" else ANONYMOUS
+        if scheme.lower() != "basic":
+            return ANONYMOUS
+        try:
+            return await self._access.basic(value.strip(), client)
+        except InvalidCredentialError as error:
+            raise RegistryError(ErrorCode.UNAUTHORIZED, _WRONG_CREDENTIAL, why=str(error)) from error
 
-    async def _record(self, accesses: list[Access], verdicts: tuple[Verdict, ...]) -> None:
-        for access, verdict in zip(accesses, verdicts, strict=True):
-            if access.repository is not None and Action.PUSH in verdict.allowed and Action.PUSH in access.actions:
-                await self._metadata.record(access.repository.name, access.repository.project.path.lower())
+    def _tell(self, answers: Sequence[Answer], client: Client) -> None:
+        """One line for each scope that is not granted whole, as GitLab's auth log has it (semantics 3.3.6)."""
+        for answer in [answer for answer in answers if answer.missing][:_TOLD]:
+            access, why = answer.access, answer.why
+            self._log.warning(
+                "Denied container registry permissions",
+                request_id=client.request_id,
+                scope_type=access.type[:255],
+                requested_project_path=access.name[:255],
+                requested_actions=access.actions[:_TOLD],
+                authorized_actions=sorted(answer.allowed),
+                username=answer.identity.subject,
+                project_path=access.repository.project.path if access.repository else None,
+                reason=f"{why.message}; {why.remedy}" if why else None,
+            )
+
+    async def _record(self, answers: Sequence[Answer]) -> None:
+        granted = [answer.access.repository for answer in answers if Action.PUSH in answer.allowed]
+        await self._metadata.record({found.name: found.project.path.lower() for found in granted if found is not None})
 
 
-def _united(scopes: list[Scope]) -> list[Access]:
-    """One access for each name, its actions in the order of the request. Names are lower-cased, as GitLab does.
+def _united(scopes: Iterable[Scope]) -> list[Access]:
+    """One access for each repository, its actions in the order of the request; what a scope adds to an earlier one.
 
-    What can't be a repository's name is dropped, as a name that no project owns would be.
+    A name is lower-cased, as GitLab does. Scopes of other types stay by themselves: the catalog's is all or nothing.
     """
-    found: dict[tuple[str, str], tuple[str, ...]] = {}
+    found: dict[tuple[str, ...], tuple[str, ...]] = {}
     for scope in scopes:
-        name = scope.name.lower() if scope.type == "repository" else scope.name
         if scope.type == "repository":
-            try:
-                RepositoryName.parse(name)
-            except ValueError:
-                continue
-        key = (scope.type, name)
-        found[key] = found.get(key, ()) + scope.actions
-    return [Access(kind, name, actions) for (kind, name), actions in found.items()]
+            key: tuple[str, ...] = (scope.type, scope.name.lower())
+            known = found.get(key, ())
+            found[key] = known + tuple(action for action in scope.actions if action not in known)
+        else:
+            found[scope.type, scope.name, *scope.actions] = scope.actions
+    return [Access(kind, name, actions) for (kind, name, *_), actions in found.items()]
 
 
-def _forbidden() -> web.Response:
-    return error_response(RegistryError(ErrorCode.DENIED, "access forbidden"), {"http_status": 403})
+def _forbidden(why: str) -> RegistryError:
+    return RegistryError(ErrorCode.DENIED, "access forbidden", members={"http_status": 403}, why=why)

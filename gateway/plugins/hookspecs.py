@@ -37,6 +37,7 @@ from gateway.plugins.types import (
     Standing,
     TagPage,
     TagQuery,
+    Unresolved,
     Visible,
 )
 
@@ -96,7 +97,11 @@ class GatewaySpecs:
 
     @hookspec
     async def gateway_projects(self, identity: Identity) -> Sequence[tuple[Project, Standing]] | None:
-        """List the projects that you know, each with how *identity* stands to it; of a nobody every source is asked."""
+        """List the projects that *identity* may perhaps see, each with how it stands to it.
+
+        Leave out what is open neither to everybody nor to it: the cost must not grow with what it can't see.
+        Of a nobody every source is asked.
+        """
 
     # -- a request, in the order it is asked ---------------------------------------------------------
 
@@ -111,21 +116,21 @@ class GatewaySpecs:
         """
 
     @hookspec(firstresult=True)
-    async def gateway_resolve(self, name: RepositoryName) -> Repository | None:
-        """Say which repository *name* stands for; None where no project owns it.
+    async def gateway_resolve(self, name: RepositoryName) -> Repository | Unresolved | None:
+        """Say which repository *name* stands for, or why no project owns it.
 
         Asked before authorization. Without a project nothing is granted, and the caller can't tell that from a project
-        that is hidden.
+        that is hidden, unless the reason is public.
         """
 
     @hookspec(firstresult=True)
     async def gateway_authorize(self, identity: Identity, accesses: Sequence[Access]) -> Decision | Refusal | None:
         """Say what *identity* may do of *accesses*, all that the request needs or the token asks for.
 
-        The first opinion counts. A Decision has, for each access in order, the actions allowed and, where some are not,
-        a reason that the caller may know. A Refusal (status, code, message) ends the whole request, as GitLab does.
-        The core then intersects with what was asked and with the identity's ceiling: nothing here can widen a
-        credential. Nobody's answer grants nothing. Raising never grants: 503.
+        The first opinion counts. A Decision has, for each access in order, all that the identity's standing allows and
+        the steps that led there. A Refusal (status, code, message) ends the whole request, as GitLab does. The core
+        then intersects with what was asked and with the identity's ceiling: nothing here can widen a credential. It
+        tells the caller of the steps only what they may know. Nobody's answer grants nothing. Raising never grants: 503.
         """
 
     @hookspec(firstresult=True)

@@ -11,7 +11,7 @@ import asyncio
 import inspect
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Final, TypeVar
 
@@ -21,6 +21,7 @@ from pydantic import ValidationError
 from gateway.config import Config, Model, PluginItem, problems
 from gateway.errors import ConfigError, InvalidCredentialError, PluginFailedError, RegistryError
 from gateway.oci import Action, Reference, RepositoryName
+from gateway.plugins.chain import Answer
 from gateway.plugins.hookspecs import GatewaySpecs
 from gateway.plugins.protocols import Backend, ManifestStore, Services
 from gateway.plugins.types import (
@@ -36,12 +37,14 @@ from gateway.plugins.types import (
     Job,
     Names,
     Project,
+    Reason,
     Refusal,
     Repository,
     RequestFacts,
     Standing,
     TagPage,
     TagQuery,
+    Unresolved,
     Verdict,
     Visible,
 )
@@ -158,10 +161,16 @@ class Plugins:
         return tuple(job for asked in self._asked["gateway_jobs"] for job in asked.function() or ())
 
     @asynccontextmanager
-    async def lifespan(self) -> AsyncIterator[None]:
-        """Open every plugin in order, and leave in reverse whatever was entered."""
+    async def lifespan(self, answering: Sequence[str] | None = None) -> AsyncIterator[None]:
+        """Open every plugin in order, and leave in reverse whatever was entered.
+
+        With *answering*, only the plugins that answer one of these hooks.
+        """
+        names = None if answering is None else {name for hook in answering for name in self.answering(hook)}
         async with AsyncExitStack() as stack:
             for asked in self._asked["gateway_lifespan"]:
+                if names is not None and asked.plugin not in names:
+                    continue
                 context = asked.function()
                 if context is not None:
                     await stack.enter_async_context(context)
@@ -201,26 +210,41 @@ class Plugins:
                 return identity
         raise InvalidCredentialError("no plugin recognised it")
 
-    async def resolve(self, name: RepositoryName) -> Repository | None:
-        """The repository that *name* stands for, or None."""
-        return await self._first("gateway_resolve", Repository, name=name)
+    async def decide(self, identity: Identity, asked: Sequence[Access]) -> tuple[Answer, ...] | Refusal:
+        """What *identity* may do: every name resolved, all accesses put as one question, each answer only narrowed."""
+        return await self.authorize(identity, [await self._resolved(access) for access in asked])
 
-    async def authorize(self, identity: Identity, accesses: Sequence[Access]) -> Decision | Refusal:
+    async def _resolved(self, access: Access) -> Access:
+        if access.type != "repository":
+            return access
+        try:
+            name = RepositoryName.parse(access.name)
+        except ValueError as error:
+            return replace(access, unresolved=Unresolved(Reason("naming", str(error)), public=True))
+        found: Repository | Unresolved | None = await self._first(
+            "gateway_resolve", (Repository, Unresolved), name=name
+        )
+        return replace(access, unresolved=found) if isinstance(found, Unresolved) else replace(access, repository=found)
+
+    async def authorize(self, identity: Identity, accesses: Sequence[Access]) -> tuple[Answer, ...] | Refusal:
         """What *identity* may do of *accesses*: the first opinion, cut to what was asked and to the ceiling."""
-        for asked in self._asked["gateway_authorize"]:
-            answer = await self._ask(asked, (Decision, Refusal), identity=identity, accesses=accesses)
-            if isinstance(answer, Refusal):
-                return answer
-            if answer is not None:
-                if len(answer.verdicts) != len(accesses):
-                    raise PluginFailedError(f"{asked.plugin}: gateway_authorize answered for other accesses")
-                pairs = zip(answer.verdicts, accesses, strict=True)
-                return Decision(tuple(_narrowed(verdict, access, identity) for verdict, access in pairs))
         # Deny by default: nobody had an opinion.
-        return Decision(tuple(Verdict() for _ in accesses))
+        verdicts = tuple(Verdict() for _ in accesses)
+        for asked in self._asked["gateway_authorize"]:
+            opinion = await self._ask(asked, (Decision, Refusal), identity=identity, accesses=accesses)
+            if isinstance(opinion, Refusal):
+                return opinion
+            if opinion is not None:
+                if len(opinion.verdicts) != len(accesses):
+                    raise PluginFailedError(f"{asked.plugin}: gateway_authorize answered for other accesses")
+                verdicts = opinion.verdicts
+                break
+        return tuple(Answer.of(identity, access, verdict) for access, verdict in zip(accesses, verdicts, strict=True))
 
     async def visible_projects(self, identity: Identity) -> Visible:
-        """The projects whose images *identity* may pull; none where nobody answers."""
+        """The projects whose images *identity* may pull; none where nobody answers or the credential can't pull."""
+        if Action.PULL not in identity.ceiling:
+            return Visible()
         return await self._first("gateway_visible_projects", Visible, identity=identity) or Visible()
 
     def admit_request(self, identity: Identity, request: RequestFacts) -> Deny | None:
@@ -326,7 +350,7 @@ class Plugins:
 
     # -- how one plugin is asked ----------------------------------------------------------------------
 
-    async def _first(self, hook: str, kind: type[T], **question: object) -> T | None:
+    async def _first(self, hook: str, kind: type[T] | tuple[type[Any], ...], **question: object) -> T | None:
         for asked in self._asked[hook]:
             answer: T | None = await self._ask(asked, kind, **question)
             if answer is not None:
@@ -363,11 +387,6 @@ class Plugins:
         if answer is not None and (not isinstance(answer, kind) or (isinstance(answer, str) and kind is not str)):
             raise PluginFailedError(f"{asked.plugin}: {asked.hook} answered {type(answer).__name__}")
         return answer
-
-
-def _narrowed(verdict: Verdict, access: Access, identity: Identity) -> Verdict:
-    asked = frozenset(action for action in Action if action in access.actions)
-    return Verdict(verdict.allowed & asked & identity.ceiling, verdict.reason)
 
 
 def _fits(pattern: str, name: str) -> bool:

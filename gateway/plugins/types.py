@@ -94,7 +94,9 @@ class Identity:
     *source* names the plugin that authenticated them and the only one to supply facts about them (None: nobody).
     *subject* is the username that logs and tokens show; *id* is the source's own key of the credential's owner.
     *ceiling* is the most that the credential may ever do (semantics 2.2 and 2.3).
-    *credential* is for the source that made the identity and nobody else; it does not survive into a token.
+    *title* and *scopes* are for people to read, in an explanation: what the credential is called, and the scopes that
+    its ceiling comes from. They and *credential*, which is for the source that made the identity and nobody else, do
+    not survive into a token.
     """
 
     source: str | None
@@ -104,6 +106,8 @@ class Identity:
     ceiling: frozenset[Action] = ALL_ACTIONS
     admin: bool = False
     external: bool = False
+    title: str = field(default="", compare=False)
+    scopes: tuple[str, ...] = field(default=(), compare=False)
     credential: object = field(default=None, repr=False, compare=False)
 
     @property
@@ -129,10 +133,16 @@ class Project:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """How an identity stands to one project: the highest role, or that its token was made for it."""
+    """How an identity stands to one project.
+
+    *role* is the highest that its user holds there as a member (for a job: the user who runs it). *covered* says that
+    a deploy token was made for the project or a group above it, or that a job runs in it. *listed* says of a job of
+    another project whether this one's job token allowlist lets it in (semantics 2.5).
+    """
 
     role: Role | None = None
     covered: bool = False
+    listed: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,29 +154,56 @@ class Repository:
 
 
 @dataclass(frozen=True, slots=True)
+class Reason:
+    """Why an action is refused: a word for programs, a sentence for people, and what to do about it."""
+
+    code: str
+    message: str
+    remedy: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Unresolved:
+    """Why no project owns a name. *public*: the reason depends on the name alone, so that everybody may hear it."""
+
+    reason: Reason
+    public: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Access:
-    """One access of a request: a scope, and the repository it stands for (None: no project owns that name)."""
+    """One access of a request: a scope, and the repository it stands for, or why no project owns that name."""
 
     type: str
     name: str
     actions: tuple[str, ...]
     repository: Repository | None = None
+    unresolved: Unresolved | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Reason:
-    """Why an action is refused, in a word for programs and a sentence for people, with the next step in it."""
+class Step:
+    """One step of the chain that leads to an answer: what was looked at, what was found, and whether that lets it pass.
 
-    code: str
-    message: str
+    *remedy* says of a step that does not pass what would change that.
+    """
+
+    name: str
+    passed: bool
+    finding: str
+    remedy: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """The answer for one access: the actions allowed, and a reason for the rest if the caller may know it."""
+    """What an authorizer says of one access: all that the identity's standing allows, and the steps that led there.
+
+    *allowed* need not be cut to what was asked or to the credential's ceiling: the core does that. The *steps* are for
+    operators and may say everything; the core decides what the caller hears of them.
+    """
 
     allowed: frozenset[Action] = frozenset()
-    reason: Reason | None = None
+    steps: tuple[Step, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

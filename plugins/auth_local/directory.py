@@ -6,6 +6,7 @@ No error line repeats a value that could be a secret; each names the key to mend
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -24,7 +25,7 @@ from pydantic import (
     model_validator,
 )
 
-from gateway.plugins import ConfigError, Model, Project, RegistryLevel, Role, Visibility, problems, read_yaml
+from gateway.plugins import ConfigError, Model, Project, RegistryLevel, Role, Standing, Visibility, problems, read_yaml
 from plugins.auth_local.rules import ancestors
 
 _PATH_PART: Final = re.compile(r"[A-Za-z0-9_.][A-Za-z0-9_.-]*")
@@ -36,6 +37,7 @@ _KINDS: Final = (
     "oauth_token",
     "ci_job_token",
 )
+JOB_USERNAME: Final = "gitlab-ci-token"
 _ITEM_KIND: Final = re.compile(rf"(?P<item>tokens\.[0-9]+)\.(?:{'|'.join(_KINDS)})(?=[.:])")
 _ITEM_WITHOUT_KIND: Final = re.compile(r"(?P<item>tokens\.[0-9]+): (?:Input tag|Unable to extract tag)")
 
@@ -75,11 +77,13 @@ class User(Model):
     """An account. Without a password it can still own tokens."""
 
     username: Username
+    email: str | None = Field(default=None, pattern=r"^[^@\s]+@[^@\s]+$")
     password: SecretStr | None = Field(default=None, min_length=1)
     password_hash: SecretStr | None = None
+    two_factor: bool = False
     admin: bool = False
     external: bool = False
-    state: Literal["active", "blocked", "deactivated", "banned"] = "active"
+    state: Literal["active", "blocked", "ldap_blocked", "blocked_pending_approval", "deactivated", "banned"] = "active"
 
     @property
     def active(self) -> bool:
@@ -128,10 +132,17 @@ class ProjectItem(Model):
         """The project as the hooks speak of it."""
         return Project(self.path, self.visibility, self.container_registry_access_level, self.archived, self.id)
 
+    def lets_in(self, path: str) -> bool:
+        """Whether the job token allowlist lets in jobs of the project at the lower-case *path* (semantics 2.5)."""
+        if self.job_token_allowlist is None:
+            return True
+        return not {item.lower() for item in self.job_token_allowlist}.isdisjoint((path, *ancestors(path)))
+
 
 class TokenItem(Model):
     """What all tokens have: a secret or its SHA-256, perhaps a name, a last day, or an early end."""
 
+    kind: str
     token: SecretStr | None = Field(default=None, min_length=1)
     token_sha256: str | None = Field(default=None, pattern=r"^[0-9A-Fa-f]{64}$")
     name: str | None = None
@@ -151,6 +162,24 @@ class TokenItem(Model):
             return (self.token_sha256 or "").lower()
         return secret_digest(self.token.get_secret_value())
 
+    @property
+    def fingerprint(self) -> str:
+        """What tells the token from all others, and is no help in guessing it."""
+        return self.digest[:16]
+
+    @property
+    def title(self) -> str:
+        """What the token is called in an explanation."""
+        return f"{self.kind.replace('_', ' ')}{f' {self.name!r}' if self.name else ''}"
+
+    def fits(self, username: str) -> bool:  # noqa: ARG002 - most kinds ignore it
+        """Whether the token may come under *username*: most kinds ignore it (semantics 2.1)."""
+        return True
+
+    def standing(self, index: Index, path: str) -> Standing:  # noqa: ARG002 - most kinds stand as their user does
+        """How the token itself stands to the project at the lower-case *path*."""
+        return Standing()
+
 
 class PersonalAccessToken(TokenItem):
     """A user's own token."""
@@ -168,6 +197,15 @@ class ProjectAccessToken(TokenItem):
     role: Role
     scopes: tuple[Scope, ...]
 
+    @property
+    def place(self) -> str:
+        """The path of the project or group that the bot is a member of."""
+        return self.project
+
+    def standing(self, index: Index, path: str) -> Standing:  # noqa: ARG002 - the base's question
+        """Its role in its project."""
+        return Standing(self.role if self.project.lower() == path else None)
+
 
 class GroupAccessToken(TokenItem):
     """A token of a bot that is a member of one group."""
@@ -176,6 +214,15 @@ class GroupAccessToken(TokenItem):
     group: str
     role: Role
     scopes: tuple[Scope, ...]
+
+    @property
+    def place(self) -> str:
+        """The path of the project or group that the bot is a member of."""
+        return self.group
+
+    def standing(self, index: Index, path: str) -> Standing:  # noqa: ARG002 - the base's question
+        """Its role in its group, which is inherited below."""
+        return Standing(self.role if self.group.lower() in ancestors(path) else None)
 
 
 class DeployToken(TokenItem):
@@ -193,11 +240,19 @@ class DeployToken(TokenItem):
             raise ValueError("a deploy token needs either `project` or `group`")
         return self
 
-    def covers(self, path: str) -> bool:
-        """Whether the token was made for the project at the lower-case *path*."""
-        if self.project is not None:
-            return self.project.lower() == path
-        return (self.group or "").lower() in ancestors(path)
+    @property
+    def place(self) -> str:
+        """The path of the project or group that it was made for."""
+        return self.project or self.group or ""
+
+    def standing(self, index: Index, path: str) -> Standing:  # noqa: ARG002 - the base's question
+        """Whether it was made for the project, or for a group above it."""
+        place = self.place.lower()
+        return Standing(covered=place == path if self.project else place in ancestors(path))
+
+    def fits(self, username: str) -> bool:
+        """A deploy token comes under its own username and no other."""
+        return username == self.username
 
 
 class OauthToken(TokenItem):
@@ -230,6 +285,17 @@ class JobToken(TokenItem):
         "scheduled",
     ] = "running"
 
+    def fits(self, username: str) -> bool:
+        """A job token comes under the one username that GitLab gives to jobs."""
+        return username == JOB_USERNAME
+
+    def standing(self, index: Index, path: str) -> Standing:
+        """Whether the job runs in the project, its user's role there, and whether the allowlist lets it in."""
+        username, own = self.user.lower(), self.project.lower()
+        if not index.users[username].active:
+            return Standing()
+        return Standing(index.role(username, path), own == path, index.projects[path].lets_in(own))
+
 
 Token: TypeAlias = PersonalAccessToken | ProjectAccessToken | GroupAccessToken | DeployToken | OauthToken | JobToken
 
@@ -245,27 +311,54 @@ class Directory(Model):
 
 @dataclass(frozen=True, slots=True)
 class Index:
-    """A directory that is consistent, by the keys that questions come with; paths and usernames in lower case."""
+    """A directory that is consistent, by the keys that questions come with; paths and usernames in lower case.
+
+    *logins* has users by username and by e-mail address. *members* are those of groups and projects, *memberships* the
+    same the other way round. *paths* are the projects', sorted; *open* are those whose images everybody may pull,
+    *internal* those that every user but external ones may.
+    """
 
     users: Mapping[str, User]
-    groups: Mapping[str, Group]
+    logins: Mapping[str, User]
+    groups: frozenset[str]
     projects: Mapping[str, ProjectItem]
+    members: Mapping[str, Mapping[str, Role]]
     facts: Mapping[str, Project]
     tokens: Mapping[str, Token]
-    deploy_tokens: Mapping[str, DeployToken]
+    fingerprints: Mapping[str, Token]
+    memberships: Mapping[str, Sequence[str]]
+    paths: Sequence[str]
+    open: Sequence[str]
+    internal: Sequence[str]
 
     @classmethod
     def of(cls, directory: Directory) -> Self:
         """Index *directory*."""
-        members = [item.model_copy(update={"members": _lowered(item.members)}) for item in directory.projects]
-        groups = [item.model_copy(update={"members": _lowered(item.members)}) for item in directory.groups]
+        projects = {item.path.lower(): item for item in directory.projects}
+        groups = {item.path.lower(): item for item in directory.groups}
+        users = {user.username.lower(): user for user in directory.users}
+        holders: dict[str, Group | ProjectItem] = {**groups, **projects}
+        members = {path: _lowered(item.members) for path, item in holders.items()}
+        memberships: dict[str, list[str]] = {}
+        for path, roles in members.items():
+            for username in roles:
+                memberships.setdefault(username, []).append(path)
+        enabled = [
+            item for item in projects.items() if item[1].container_registry_access_level == RegistryLevel.ENABLED
+        ]
         return cls(
-            users={user.username.lower(): user for user in directory.users},
-            groups={group.path.lower(): group for group in groups},
-            projects={project.path.lower(): project for project in members},
-            facts={project.path.lower(): project.facts() for project in directory.projects},
+            users=users,
+            logins=users | {user.email.lower(): user for user in directory.users if user.email},
+            groups=frozenset(groups),
+            projects=projects,
+            members=members,
+            facts={path: project.facts() for path, project in projects.items()},
             tokens={token.digest: token for token in directory.tokens},
-            deploy_tokens={token.username: token for token in directory.tokens if isinstance(token, DeployToken)},
+            fingerprints={token.fingerprint: token for token in directory.tokens},
+            memberships=memberships,
+            paths=sorted(projects),
+            open=[path for path, project in enabled if project.visibility is Visibility.PUBLIC],
+            internal=[path for path, project in enabled if project.visibility is Visibility.INTERNAL],
         )
 
     def token(self, secret: str) -> Token | None:
@@ -273,11 +366,28 @@ class Index:
         return self.tokens.get(secret_digest(secret))
 
     def role(self, username: str, path: str) -> Role | None:
-        """The highest role that a user has in the project at *path*, its own members' and those of the groups above."""
-        holders: list[ProjectItem | Group | None] = [self.projects.get(path)]
-        holders += [self.groups.get(group) for group in ancestors(path)]
-        roles = [item.members[username] for item in holders if item is not None and username in item.members]
+        """The highest role that a user has in the project at *path*, its own members' and those of the groups above.
+
+        A project in a user's own namespace, where no group is, is owned by that user.
+        """
+        above = ancestors(path)
+        holders = (self.members.get(place, {}) for place in (path, *above))
+        roles = [members[username] for members in holders if username in members]
+        if above == (username,) and username not in self.groups:
+            roles.append(Role.OWNER)
         return max(roles, key=lambda role: role.level, default=None)
+
+    def below(self, path: str) -> Sequence[str]:
+        """The paths of the projects in the group at *path* and its subgroups; of a project, its own."""
+        if path in self.projects:
+            return (path,)
+        # "0" is the character after "/".
+        return self.paths[bisect_left(self.paths, f"{path}/") : bisect_left(self.paths, f"{path}0")]
+
+    def joined(self, username: str) -> Iterator[str]:
+        """The paths of the projects where a user has a role."""
+        for path in (*self.memberships.get(username, ()), username):
+            yield from self.below(path)
 
 
 def secret_digest(secret: str) -> str:
@@ -319,8 +429,7 @@ def _inconsistencies(directory: Directory) -> Iterator[str]:
     yield from _repeated("projects", "path", [project.path.lower() for project in directory.projects])
     yield from _repeated("projects", "id", [project.id for project in directory.projects])
     yield from _repeated("tokens", "token", [token.digest for token in directory.tokens])
-    names = [token.username if isinstance(token, DeployToken) else None for token in directory.tokens]
-    yield from _repeated("tokens", "username", names)
+    yield from _repeated("users", "email", [user.email.lower() if user.email else None for user in directory.users])
     for place, group in enumerate(directory.groups):
         yield from _unknown_members(f"groups.{place}", group.members, users)
         yield from _below_a_project(f"groups.{place}", group.path, projects)
@@ -331,8 +440,8 @@ def _inconsistencies(directory: Directory) -> Iterator[str]:
         yield from _unknown_members(where, project.members, users)
         yield from _below_a_project(where, project.path, projects)
         for number, path in enumerate(project.job_token_allowlist or ()):
-            if path.lower() not in projects:
-                yield f"{where}.job_token_allowlist.{number}: no such project {path!r}"
+            if path.lower() not in projects | groups:
+                yield f"{where}.job_token_allowlist.{number}: no such project or group {path!r}"
     known = {"user": users, "project": projects, "group": groups}
     for place, token in enumerate(directory.tokens):
         for key, names_of_kind in known.items():

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -26,11 +27,21 @@ from gateway.plugins import (
 )
 from plugins.auth_local import directory, rules
 from plugins.auth_local.config import Config as _Config
-from plugins.auth_local.directory import DeployToken, Index, PersonalAccessToken, TokenItem, User
+from plugins.auth_local.directory import (
+    DeployToken,
+    GroupAccessToken,
+    Index,
+    JobToken,
+    OauthToken,
+    PersonalAccessToken,
+    ProjectAccessToken,
+    Token,
+    User,
+)
 from plugins.auth_local.passwords import Passwords
 
 USER: Final = "user:"
-DEPLOY_TOKEN: Final = "deploy_token:"  # noqa: S105 - the beginning of an id, not a secret
+TOKEN: Final = "token:"  # noqa: S105 - the beginning of an id, not a secret
 
 _Stamp = tuple[int, int, int]
 
@@ -100,33 +111,68 @@ class Plugin:
 
     @hookimpl
     async def gateway_projects(self, identity: Identity) -> Sequence[tuple[Project, Standing]]:
-        """Every project of the directory."""
+        """The projects that are open to *identity*, and those where it has a role or that its token was made for."""
         index = await self._current()
-        return [(project, _standing(index, identity, path)) for path, project in index.facts.items()]
+        return [(index.facts[path], _standing(index, identity, path)) for path in _candidates(index, identity)]
 
     # -- a request ----------------------------------------------------------------------------------
 
     @hookimpl
     async def gateway_authenticate(self, credential: Credential, client: Client) -> Identity | None:  # noqa: ARG002 - the hook's name for it
-        """Try personal access token, deploy token and account password, in GitLab's order (semantics 2.1)."""
+        """Try every kind of token, then the account password, as GitLab does (semantics 2.1).
+
+        A secret belongs to one token, so that their order among each other does not matter; whether the username has
+        to fit is the kind's own rule.
+        """
         index = await self._current()
         token = index.token(credential.password.get_secret_value())
-        if isinstance(token, PersonalAccessToken):
-            user = index.users[token.user.lower()]
-            _refuse_dead(token)
-            _refuse_inactive(user)
-            return self._user(user, CredentialKind.PERSONAL_ACCESS_TOKEN, rules.ceiling(token.scopes))
-        # A user and a deploy token may share a username: the secret decides.
-        if isinstance(token, DeployToken) and token.username == credential.username:
-            _refuse_dead(token)
-            return Identity(
-                source=self._services.name,
-                kind=CredentialKind.DEPLOY_TOKEN,
-                subject=token.username,
-                id=f"{DEPLOY_TOKEN}{token.username}",
-                ceiling=rules.ceiling(token.scopes, rules.DEPLOY_SCOPES),
-            )
-        return await self._by_password(index.users.get(credential.username.lower()), credential)
+        if token is not None and token.fits(credential.username):
+            return self._by_token(index, token)
+        return await self._by_password(index.logins.get(credential.username.lower()), credential)
+
+    def _by_token(self, index: Index, token: Token) -> Identity:
+        """The owner of *token*, within its scopes. Raises InvalidCredentialError where it is over."""
+        _refuse_dead(token)
+        match token:
+            case PersonalAccessToken() | OauthToken():
+                user = index.users[token.user.lower()]
+                _refuse_inactive(user)
+                kind = CredentialKind.OAUTH if isinstance(token, OauthToken) else CredentialKind.PERSONAL_ACCESS_TOKEN
+                return self._user(user, kind, rules.ceiling(token.scopes), token)
+            case JobToken():
+                user = index.users[token.user.lower()]
+                _refuse_inactive(user)
+                # What the user may do as an instance admin is not for the job (semantics 4, job token table).
+                return replace(
+                    self._user(user, CredentialKind.JOB_TOKEN, rules.JOB),
+                    id=f"{TOKEN}{token.fingerprint}",
+                    title=f"{token.title} of {token.project}, run by {user.username}",
+                    admin=False,
+                )
+            case DeployToken():
+                ceiling = rules.ceiling(token.scopes, rules.DEPLOY_SCOPES)
+                return self._token(token, CredentialKind.DEPLOY_TOKEN, token.username, ceiling)
+            case ProjectAccessToken() | GroupAccessToken():
+                # GitLab makes a user for each such token, who is a member of that project or group alone.
+                bot = f"{token.kind.partition('_')[0]}_bot_{token.fingerprint}"
+                return self._token(token, CredentialKind.PERSONAL_ACCESS_TOKEN, bot, rules.ceiling(token.scopes))
+
+    def _token(
+        self,
+        token: DeployToken | ProjectAccessToken | GroupAccessToken,
+        kind: CredentialKind,
+        subject: str,
+        ceiling: frozenset[Action],
+    ) -> Identity:
+        return Identity(
+            source=self._services.name,
+            kind=kind,
+            subject=subject,
+            id=f"{TOKEN}{token.fingerprint}",
+            ceiling=ceiling,
+            title=f"{token.title} of {token.place}",
+            scopes=token.scopes,
+        )
 
     async def _by_password(self, user: User | None, credential: Credential) -> Identity | None:
         assert self._passwords is not None
@@ -134,9 +180,19 @@ class Plugin:
             # Not "wrong": it may be a token of another source, where usernames do not matter.
             return None
         _refuse_inactive(user)
+        if user.two_factor:
+            raise InvalidCredentialError(
+                f"{user.username} has two-factor authentication: use a personal access token in place of the password"
+            )
         return self._user(user, CredentialKind.PASSWORD)
 
-    def _user(self, user: User, kind: CredentialKind, ceiling: frozenset[Action] = ALL_ACTIONS) -> Identity:
+    def _user(
+        self,
+        user: User,
+        kind: CredentialKind,
+        ceiling: frozenset[Action] = ALL_ACTIONS,
+        token: PersonalAccessToken | OauthToken | None = None,
+    ) -> Identity:
         return Identity(
             source=self._services.name,
             kind=kind,
@@ -145,6 +201,8 @@ class Plugin:
             ceiling=ceiling,
             admin=user.admin,
             external=user.external,
+            title=f"{token.title if token else 'account password'} of {user.username}",
+            scopes=token.scopes if token else (),
         )
 
     # -- the file -----------------------------------------------------------------------------------
@@ -180,23 +238,46 @@ def _stamp(path: Path) -> _Stamp | None:
 
 
 def _standing(index: Index, identity: Identity, path: str) -> Standing:
+    """How *identity* stands to the project at *path*; a stranger once its user or token is no good any more."""
     if identity.id.startswith(USER):
         username = identity.id.removeprefix(USER).lower()
         user = index.users.get(username)
         return Standing(role=index.role(username, path)) if user is not None and user.active else Standing()
-    token = index.deploy_tokens.get(identity.id.removeprefix(DEPLOY_TOKEN))
-    if identity.kind is not CredentialKind.DEPLOY_TOKEN or token is None or _dead(token):
-        return Standing()
-    return Standing(covered=token.covers(path))
+    token = index.fingerprints.get(identity.id.removeprefix(TOKEN))
+    return Standing() if token is None or _dead(token) else token.standing(index, path)
 
 
-def _dead(token: TokenItem) -> bool:
-    return token.revoked or rules.expired(token.expires_at, datetime.now(UTC).date())
+def _candidates(index: Index, identity: Identity) -> Iterable[str]:
+    """The paths of the projects that *identity* may perhaps see, each once."""
+    if identity.admin:
+        return index.paths
+    found = dict.fromkeys(index.open)
+    token = index.fingerprints.get(identity.id.removeprefix(TOKEN))
+    is_user = not identity.anonymous and not isinstance(token, DeployToken)
+    if is_user and not identity.external:
+        found |= dict.fromkeys(index.internal)
+    if isinstance(token, JobToken):
+        found |= dict.fromkeys((token.project.lower(), *index.joined(token.user.lower())))
+    elif isinstance(token, ProjectAccessToken | GroupAccessToken | DeployToken):
+        found |= dict.fromkeys(index.below(token.place.lower()))
+    elif is_user:
+        found |= dict.fromkeys(index.joined(identity.id.removeprefix(USER).lower()))
+    return found
 
 
-def _refuse_dead(token: TokenItem) -> None:
-    if _dead(token):
-        raise InvalidCredentialError("the token is revoked" if token.revoked else "the token has expired")
+def _dead(token: Token) -> bool:
+    over = token.revoked or rules.expired(token.expires_at, datetime.now(UTC).date())
+    return over or (isinstance(token, JobToken) and token.status != "running")
+
+
+def _refuse_dead(token: Token) -> None:
+    if not _dead(token):
+        return
+    if token.revoked:
+        raise InvalidCredentialError(f"the {token.title} is revoked")
+    if isinstance(token, JobToken) and token.status != "running":
+        raise InvalidCredentialError(f"the {token.title} is over: its job is not running but {token.status}")
+    raise InvalidCredentialError(f"the {token.title} has expired: its last day was before {token.expires_at}")
 
 
 def _refuse_inactive(user: User) -> None:

@@ -22,6 +22,9 @@ DEPLOY_SCOPES: Final[Mapping[str, frozenset[Action]]] = {
 }
 """The same for deploy tokens, which have no scope that deletes."""
 
+JOB: Final = frozenset({Action.PULL, Action.PUSH, Action.DELETE})
+"""The ceiling of a CI job token (semantics 2.2); elsewhere than in its own project it only pulls."""
+
 
 def ceiling(scopes: Iterable[str], table: Mapping[str, frozenset[Action]] = SCOPES) -> frozenset[Action]:
     """The most that a token with *scopes* may do: scopes add up."""

@@ -1,9 +1,13 @@
-"""What an item ``use: naming`` may say: nothing yet."""
+"""What an item ``use: naming`` may say."""
 
 from __future__ import annotations
+
+from pydantic import Field
 
 from gateway.plugins import Model
 
 
 class Config(Model):
-    """No keys: GitLab's rules are not for the operator to bend."""
+    """*extra_components*: how many names an image may lie below its project; GitLab allows two."""
+
+    extra_components: int = Field(default=2, ge=0, le=17)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gateway.plugins import Repository, RepositoryName, Services, hookimpl
+from gateway.plugins import Reason, Repository, RepositoryName, Services, Unresolved, hookimpl
 from plugins.naming import rules
 from plugins.naming.config import Config as _Config
 
@@ -13,13 +13,22 @@ class Plugin:
     Config = _Config
 
     def __init__(self, config: _Config, services: Services) -> None:
-        self._config = config
+        self._extra = config.extra_components
         self._services = services
 
     @hookimpl
-    async def gateway_resolve(self, name: RepositoryName) -> Repository | None:
-        """The repository of *name*; None where GitLab forbids the name or no project owns it."""
-        if rules.problem(name) is not None:
-            return None
-        project = await self._services.facts.project(rules.candidates(name))
-        return None if project is None else Repository(name, project)
+    async def gateway_resolve(self, name: RepositoryName) -> Repository | Unresolved:
+        """The repository of *name*, or that GitLab forbids the name, or that no project owns it."""
+        problem = rules.problem(name)
+        if problem is not None:
+            return Unresolved(Reason("naming", problem, "name an image after its project: GROUP/PROJECT"), public=True)
+        tried = rules.candidates(name, self._extra)
+        project = await self._services.facts.project(tried)
+        if project is not None:
+            return Repository(name, project)
+        rule = f"an image lies at most {self._extra} names below its project"
+        return Unresolved(
+            Reason(
+                "project", f"there is no project {' or '.join(tried)}", f"check the name, or create the project; {rule}"
+            )
+        )

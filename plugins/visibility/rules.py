@@ -1,29 +1,43 @@
 """GitLab's permission matrix (semantics 4) as tables, without I/O.
 
-``policy`` is what a person or token may do with a project by its standing there; the credential's ceiling then cuts it.
-``verdict`` does both, and says why something is refused to a caller who may know.
+``policy`` is what a person or token may do with a project by its standing there; ``verdict`` says it with the steps
+that led there. The credential's ceiling is not looked at here: the core cuts every verdict to it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from enum import StrEnum
+from dataclasses import replace
+from enum import Flag, StrEnum, auto
 from typing import Final
 
 from gateway.plugins import (
-    ALL_ACTIONS,
     Access,
     Action,
     CredentialKind,
     Identity,
     Project,
-    Reason,
     RegistryLevel,
     Role,
     Standing,
+    Step,
     Verdict,
     Visibility,
 )
+
+
+class Ability(Flag):
+    """GitLab's abilities on a project's images (semantics 1), by the letters that the matrix has for them."""
+
+    NONE = 0
+    P = auto()
+    """``read_container_image``: pull, see lists."""
+    W = auto()
+    """``create_container_image``: push."""
+    T = auto()
+    """``destroy_container_image``: delete one tag through the REST API; no action of the registry."""
+    A = auto()
+    """``admin_container_image``: the registry's ``delete`` and ``*``, deleting a repository, bulk deletion."""
 
 
 class Column(StrEnum):
@@ -40,34 +54,43 @@ class Column(StrEnum):
     ADMIN = "admin"
 
 
-_NOTHING: Final[frozenset[Action]] = frozenset()
-_PULL: Final = frozenset({Action.PULL})
-_PUSH: Final = frozenset({Action.PULL, Action.PUSH})
+_P: Final = Ability.P
+_PW: Final = Ability.P | Ability.W
+_PWT: Final = _PW | Ability.T
+_PWTA: Final = _PWT | Ability.A
 
-_BY_ROLE: Final[Mapping[Column, frozenset[Action]]] = {
-    Column.REPORTER: _PULL,
-    Column.DEVELOPER: _PUSH,
-    Column.MAINTAINER: ALL_ACTIONS,
-    Column.ADMIN: ALL_ACTIONS,
+_BY_ROLE: Final[Mapping[Column, Ability]] = {
+    Column.REPORTER: _P,
+    Column.DEVELOPER: _PWT,
+    Column.MAINTAINER: _PWTA,
+    Column.ADMIN: _PWTA,
 }
-_EVERYONE: Final = dict.fromkeys(Column, _PULL) | dict(_BY_ROLE)
-_INSIDERS: Final = dict.fromkeys((Column.SIGNED_IN, Column.GUEST, Column.EXTERNAL_GUEST), _PULL) | dict(_BY_ROLE)
+_EVERYONE: Final = dict.fromkeys(Column, _P) | dict(_BY_ROLE)
+_INSIDERS: Final = dict.fromkeys((Column.SIGNED_IN, Column.GUEST, Column.EXTERNAL_GUEST), _P) | dict(_BY_ROLE)
 
-MATRIX: Final[Mapping[tuple[Visibility, RegistryLevel], Mapping[Column, frozenset[Action]]]] = {
+MATRIX: Final[Mapping[tuple[Visibility, RegistryLevel], Mapping[Column, Ability]]] = {
     (Visibility.PUBLIC, RegistryLevel.ENABLED): _EVERYONE,
     (Visibility.PUBLIC, RegistryLevel.PRIVATE): _BY_ROLE,
+    (Visibility.PUBLIC, RegistryLevel.DISABLED): {},
     (Visibility.INTERNAL, RegistryLevel.ENABLED): _INSIDERS,
     (Visibility.INTERNAL, RegistryLevel.PRIVATE): _BY_ROLE,
+    (Visibility.INTERNAL, RegistryLevel.DISABLED): {},
     (Visibility.PRIVATE, RegistryLevel.ENABLED): _BY_ROLE,
     (Visibility.PRIVATE, RegistryLevel.PRIVATE): _BY_ROLE,
+    (Visibility.PRIVATE, RegistryLevel.DISABLED): {},
 }
-"""Row and column to what is allowed. A cell that is missing is empty; ``disabled`` has no row, for admins either."""
+"""Row and column to what is allowed. A cell that is missing is empty; ``disabled`` is, for admins too."""
 
-DEPLOY_TOKEN: Final[Mapping[RegistryLevel, frozenset[Action]]] = {
-    RegistryLevel.ENABLED: _PUSH,
-    RegistryLevel.PRIVATE: _PUSH,
+ACTIONS: Final[Mapping[Ability, frozenset[Action]]] = {
+    Ability.P: frozenset({Action.PULL}),
+    Ability.W: frozenset({Action.PUSH}),
+    Ability.T: frozenset(),
+    Ability.A: frozenset({Action.DELETE, Action.ALL}),
 }
-"""What a deploy token may do in a project that it covers, before its scopes cut it."""
+"""What an ability is called on the wire (semantics 3.3.5)."""
+
+_JOB_AT_HOME: Final = frozenset({Action.PULL, Action.PUSH, Action.DELETE})
+_PULL: Final = frozenset({Action.PULL})
 
 _ROLES: Final = {
     Role.GUEST: Column.GUEST,
@@ -91,13 +114,6 @@ _NEEDED_ROLE: Final = {
     Action.DELETE: Role.MAINTAINER,
     Action.ALL: Role.MAINTAINER,
 }
-_NEEDED_SCOPE: Final = {
-    Action.PULL: "read_registry or api",
-    Action.PUSH: "write_registry or api",
-    Action.DELETE: "api",
-    Action.ALL: "api",
-}
-_NEEDED_DEPLOY_SCOPE: Final = {Action.PULL: "read_registry", Action.PUSH: "write_registry"}
 
 
 def column(identity: Identity, standing: Standing) -> Column:
@@ -112,63 +128,174 @@ def column(identity: Identity, standing: Standing) -> Column:
     return Column.EXTERNAL_GUEST if identity.external and found is Column.GUEST else found
 
 
-def unarchived_policy(identity: Identity, project: Project, standing: Standing) -> frozenset[Action]:
-    """What *identity* may do with *project* if it were not archived, by its standing alone."""
-    row = MATRIX.get((project.visibility, project.registry), {})
-    if identity.kind is CredentialKind.DEPLOY_TOKEN:
-        if standing.covered:
-            return DEPLOY_TOKEN.get(project.registry, _NOTHING)
-        return row.get(Column.ANONYMOUS, _NOTHING)
-    if identity.kind in _USERS or identity.anonymous:
-        return row.get(column(identity, standing), _NOTHING)
-    return _NOTHING
+def abilities(identity: Identity, project: Project, standing: Standing) -> Ability:
+    """The cell of the matrix that *identity*, a user or nobody, stands in; read-only where the project is archived."""
+    cell = MATRIX[project.visibility, project.registry].get(column(identity, standing), Ability.NONE)
+    return cell & _P if project.archived else cell
 
 
 def policy(identity: Identity, project: Project, standing: Standing) -> frozenset[Action]:
-    """What *identity* may do with *project* by its standing; an archived project is read-only for everybody."""
-    allowed = unarchived_policy(identity, project, standing)
-    return allowed & _PULL if project.archived else allowed
+    """What *identity* may do with *project* by its standing."""
+    if identity.kind is CredentialKind.JOB_TOKEN:
+        return _job(identity, project, standing)
+    if identity.kind is CredentialKind.DEPLOY_TOKEN:
+        return _actions(_deploy_token(project, standing))
+    if identity.kind in _USERS or identity.anonymous:
+        return _actions(abilities(identity, project, standing))
+    return frozenset()
 
 
 def may_pull(identity: Identity, project: Project, standing: Standing) -> bool:
-    """Whether *identity* may pull the images of *project*, ceiling and all."""
-    return Action.PULL in policy(identity, project, standing) & identity.ceiling
+    """Whether *identity* may pull the images of *project*."""
+    return Action.PULL in policy(identity, project, standing)
+
+
+def _actions(abilities: Ability) -> frozenset[Action]:
+    return frozenset[Action]().union(*(ACTIONS[ability] for ability in abilities))
+
+
+def _deploy_token(project: Project, standing: Standing) -> Ability:
+    """What a token does in a project that it was made for, at any level but disabled; elsewhere it is nobody."""
+    if not standing.covered:
+        return MATRIX[project.visibility, project.registry].get(Column.ANONYMOUS, Ability.NONE)
+    if project.registry is RegistryLevel.DISABLED:
+        return Ability.NONE
+    return _P if project.archived else _PW
+
+
+def _job(identity: Identity, project: Project, standing: Standing) -> frozenset[Action]:
+    """In its own project a job needs no role of its user; elsewhere it only pulls (semantics 2.5 and 4)."""
+    if project.registry is RegistryLevel.DISABLED:
+        return frozenset()
+    if standing.covered:
+        return _JOB_AT_HOME
+    by_visibility = project.registry is RegistryLevel.ENABLED and (
+        project.visibility is Visibility.PUBLIC or (project.visibility is Visibility.INTERNAL and not identity.external)
+    )
+    # Membership, not adminship: an instance admin's job is let in nowhere for that.
+    by_role = standing.listed and standing.role is not None and standing.role.level >= Role.REPORTER.level
+    return _PULL if by_visibility or by_role else frozenset()
+
+
+# -- what is said of it -------------------------------------------------------------------------------
 
 
 def verdict(identity: Identity, access: Access, standing: Standing) -> Verdict:
-    """The answer for one access of type ``repository`` to a project; nothing where no project owns the name."""
+    """The answer for one access of type ``repository``; nothing where no project owns the name."""
     if access.type != "repository" or access.repository is None:
         return Verdict()
     project = access.repository.project
-    allowed = policy(identity, project, standing) & identity.ceiling
+    allowed = policy(identity, project, standing)
     missing = [action for action in Action if action in access.actions and action not in allowed]
-    if not missing or not allowed:
-        # Without any grant, a project that is hidden must look like one that is missing.
-        return Verdict(allowed)
-    why = reason(identity, project, standing, missing)
-    # Who may push without pulling (write_registry alone) hears of the scopes, and of nothing else.
-    return Verdict(allowed, why if Action.PULL in allowed or why.code == "scopes" else None)
+    return Verdict(allowed, tuple(_steps(identity, project, standing, missing)))
 
 
 def catalog(identity: Identity, actions: Iterable[str]) -> Verdict:
-    """The answer for ``registry:catalog:*``: for instance admins, and only for exactly that."""
-    return Verdict(frozenset({Action.ALL})) if identity.admin and tuple(actions) == (Action.ALL,) else Verdict()
+    """The answer for ``registry:catalog:*``: for instance admins, and only for exactly that (semantics 3.3.2)."""
+    who = identity.subject or "nobody"
+    if not identity.admin:
+        step = Step("admin", passed=False, finding=f"{who} is not an instance admin", remedy="log in as an admin")
+        return Verdict(steps=(step,))
+    if tuple(actions) != (Action.ALL,):
+        return Verdict(
+            steps=(
+                Step("admin", passed=False, finding="the catalog is listed by the action * alone", remedy="ask for *"),
+            )
+        )
+    return Verdict(frozenset({Action.ALL}), (Step("admin", passed=True, finding=f"{who} is an instance admin"),))
 
 
-def reason(identity: Identity, project: Project, standing: Standing, missing: Iterable[Action]) -> Reason:
-    """Why the first of *missing* is refused, for a caller who knows that the project exists."""
-    action = next(iter(missing))
-    deploy = identity.kind is CredentialKind.DEPLOY_TOKEN
-    if action in policy(identity, project, standing):
-        needed = (_NEEDED_DEPLOY_SCOPE if deploy else _NEEDED_SCOPE)[action]
-        return Reason("scopes", f"the token's scopes do not allow {action}: it needs {needed}")
-    if action in unarchived_policy(identity, project, standing):
-        return Reason("archived", "the project is archived: it is read-only")
-    if deploy:
-        if action in _NEEDED_DEPLOY_SCOPE:
-            return Reason("deploy_token", f"{_DOING[action]} needs a deploy token of {project.path} or its groups")
-        return Reason("deploy_token", f"{_DOING[action]} is beyond a deploy token: use a maintainer's account")
-    needs = f"{_DOING[action]} needs the {_NEEDED_ROLE[action]} role in {project.path}"
+def _steps(identity: Identity, project: Project, standing: Standing, missing: Iterable[Action]) -> Iterable[Step]:
+    """Who the identity is in the project, and what the cell that it stands in says of the actions that are missing."""
+    where = f"{project.visibility} project, registry {project.registry}"
+    action = next(iter(missing), None)
+    who = _who(identity, project, standing)
+    if action is None:
+        yield Step("role", passed=True, finding=who)
+        yield Step("visibility", passed=True, finding=f"{where}: that is enough")
+        return
+    if project.registry is RegistryLevel.DISABLED:
+        yield Step("role", passed=True, finding=who)
+        remedy = f"let a maintainer of {project.path} enable its container registry"
+        yield Step(
+            "visibility", passed=False, finding=f"{where}: nobody may do anything, admins included", remedy=remedy
+        )
+        return
+    yield from _refused(identity, project, standing, action, where)
+
+
+def _refused(identity: Identity, project: Project, standing: Standing, action: Action, where: str) -> Iterable[Step]:
+    doing, path, who = _DOING[action], project.path, _who(identity, project, standing)
+    if project.archived and action in policy(identity, replace(project, archived=False), standing):
+        yield Step("role", passed=True, finding=who)
+        yield Step(
+            "archived", passed=False, finding="the project is archived: it is read-only", remedy=f"unarchive {path}"
+        )
+    elif identity.kind is CredentialKind.DEPLOY_TOKEN:
+        yield _refused_deploy_token(action, path, covered=standing.covered)
+    elif identity.kind is CredentialKind.JOB_TOKEN:
+        yield _refused_job(identity, action, path, standing)
+    else:
+        role = _NEEDED_ROLE[action]
+        finding = f"{doing} needs the {role} role in {path}, {_is(identity, standing)}"
+        remedy = f"ask a maintainer or owner of {path} for the {role} role"
+        yield Step(
+            "role", passed=False, finding=finding, remedy=f"log in, and {remedy}" if identity.anonymous else remedy
+        )
+    yield Step("visibility", passed=True, finding=where)
+
+
+def _refused_deploy_token(action: Action, path: str, *, covered: bool) -> Step:
+    if action in {Action.PULL, Action.PUSH} and not covered:
+        finding = f"{_DOING[action]} needs a deploy token of {path} or its groups"
+        return Step(
+            "deploy_token", passed=False, finding=finding, remedy=f"use a deploy token that was made for {path}"
+        )
+    finding = f"{_DOING[action]} is beyond a deploy token"
+    return Step("deploy_token", passed=False, finding=finding, remedy="use the account or an api token of a maintainer")
+
+
+def _refused_job(identity: Identity, action: Action, path: str, standing: Standing) -> Step:
+    if action is not Action.PULL:
+        finding = (
+            f"{_DOING[action]} is for the jobs of {path} itself"
+            if not standing.covered
+            else (f"{_DOING[action]} is beyond a job token")
+        )
+        remedy = "use the account or an api token of a maintainer"
+        if action is Action.PUSH:
+            remedy = f"push to the job's own project (CI_REGISTRY_IMAGE), or use a deploy token of {path}"
+        return Step("job_token", passed=False, finding=finding, remedy=remedy)
+    if not standing.listed:
+        finding = f"the job token allowlist of {path} does not let the job's project in"
+        return Step(
+            "allowlist", passed=False, finding=finding, remedy=f"add the job's project to the allowlist of {path}"
+        )
+    finding = f"pulling from another project's job needs the reporter role in {path}, {_is(identity, standing)}"
+    remedy = f"ask a maintainer or owner of {path} to make {identity.subject} a reporter"
+    return Step("role", passed=False, finding=finding, remedy=remedy)
+
+
+def _is(identity: Identity, standing: Standing) -> str:
     if identity.anonymous:
-        return Reason("role", f"{needs}, and nobody is logged in")
-    return Reason("role", f"{needs}, {identity.subject} is {standing.role or 'not a member'}")
+        return "and nobody is logged in"
+    return f"{identity.subject} is {standing.role or 'not a member'}"
+
+
+def _who(identity: Identity, project: Project, standing: Standing) -> str:
+    """How the identity stands to the project, in a sentence."""
+    path = project.path
+    if identity.anonymous:
+        return "nobody is logged in"
+    if identity.kind is CredentialKind.DEPLOY_TOKEN:
+        made = f"the deploy token was made for {path} or a group above it"
+        return (
+            made if standing.covered else f"the deploy token was not made for {path}: it is nobody in particular here"
+        )
+    if identity.kind is CredentialKind.JOB_TOKEN and standing.covered:
+        return f"the job runs in {path} itself"
+    member = f"{identity.subject} is {standing.role or 'not a member'} in {path}"
+    if identity.kind is CredentialKind.JOB_TOKEN:
+        return f"the job runs in another project; {member}"
+    external = ", and an external user" if identity.external else ""
+    return f"{member}{', and an instance admin' if identity.admin else external}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from hashlib import sha256, sha512
 
 import pytest
@@ -162,8 +163,42 @@ def test_a_legal_name_is_taken(text: str) -> None:
 @pytest.mark.parametrize("text", BAD_NAMES.values(), ids=BAD_NAMES)
 def test_a_wrong_name_is_refused(text: str) -> None:
     """Nothing but the specification's pattern is a name."""
-    with pytest.raises(ValueError, match="a repository name has"):
+    with pytest.raises(
+        ValueError, match=r"^(component \d+ \(.*\) of the repository name |a repository name has at most)"
+    ):
         RepositoryName.parse(text)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("a/" + "b" * 254, "at most 255 characters, this one has 256"),
+        ("acme//app", "component 2 ('') of the repository name is empty"),
+        ("acme/", "component 2 ('') of the repository name is empty"),
+        ("Acme/app", "component 1 ('Acme') of the repository name has a capital letter: write 'acme'"),
+        ("acme/-app", "component 2 ('-app') of the repository name begins with '-'"),
+        ("_acme/app", "component 1 ('_acme') of the repository name begins with '_'"),
+        ("acme/app.", "component 2 ('app.') of the repository name ends with '.'"),
+        ("acme/a..b", "component 2 ('a..b') of the repository name has '..' between two words"),
+        ("acme/a___b", "component 2 ('a___b') of the repository name has '___'"),
+        ("acme/a-.b", "component 2 ('a-.b') of the repository name has '-.'"),
+        ("acme/x.y/a._b", "component 3 ('a._b') of the repository name has '._'"),
+        ("acme/a b", "component 2 ('a b') of the repository name has a character other"),
+        ("acme/app\n", "of the repository name has a character other"),
+        ("acme/\u00e9", "component 2 ('\u00e9') of the repository name has a character other"),
+    ],
+)
+def test_which_component_of_a_name_breaks_which_rule(name: str, expected: str) -> None:
+    """What is wrong with a name is said of the component that is wrong."""
+    with pytest.raises(ValueError, match=re.escape(expected)):
+        RepositoryName.parse(name)
+
+
+@pytest.mark.parametrize("name", ["_acme/app", "acme/app-", "acme/app_", ".acme/app"])
+def test_a_path_of_old_gitlab_has_to_be_renamed(name: str) -> None:
+    """A path with a leading or trailing separator, which GitLab once allowed, comes with the hint to rename it."""
+    with pytest.raises(ValueError, match="until it is renamed"):
+        RepositoryName.parse(name)
 
 
 @pytest.mark.parametrize("text", GOOD_TAGS.values(), ids=GOOD_TAGS)

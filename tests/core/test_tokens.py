@@ -22,11 +22,12 @@ from gateway.plugins import (
     CredentialKind,
     Identity,
     Project,
-    Reason,
     Repository,
+    Step,
     Verdict,
     Visibility,
 )
+from gateway.plugins.chain import Answer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -38,6 +39,7 @@ KEYS = Keys(ec.generate_private_key(ec.SECP256R1()))
 STRANGER = Keys(ec.generate_private_key(ec.SECP256R1()))
 ALICE = Identity("auth_local", CredentialKind.PERSONAL_ACCESS_TOKEN, "alice", "7", frozenset({Action.PULL}), admin=True)
 PUSHED = Access("repository", "acme/app", ("pull", "push"))
+PULL = Verdict(frozenset({Action.PULL}))
 
 
 class Clock:
@@ -55,8 +57,12 @@ def _tokens(keys: Keys = KEYS, clock: Callable[[], float] | None = None) -> Toke
     return Tokens(keys, issuer=ISSUER, service=SERVICE, ttl=300, clock=clock or Clock())
 
 
+def _answers(*pairs: tuple[Access, Verdict]) -> list[Answer]:
+    return [Answer.of(ALICE, access, verdict) for access, verdict in pairs]
+
+
 def _claims(**changed: Any) -> dict[str, Any]:
-    token, _ = _tokens().sign(ALICE, [PUSHED], [Verdict(frozenset({Action.PULL}))])
+    token, _ = _tokens().sign(ALICE, _answers((PUSHED, PULL)))
     claims: dict[str, Any] = jwt.decode(token, options={"verify_signature": False})
     claims.update(changed)
     return {name: value for name, value in claims.items() if value is not None}
@@ -93,7 +99,9 @@ def _nothing(_text: bytes) -> bytes:
 
 def _changed_body() -> str:
     head, _, signature = _signed().split(".")
-    body = _claims(gateway={"source": "auth_local", "id": "1", "ceiling": ["*"], "admin": True, "refused": {}})
+    body = _claims(
+        gateway={"source": "auth_local", "subject": "root", "id": "1", "ceiling": ["*"], "admin": True, "refused": {}}
+    )
     return f"{head}.{_encoded(json.dumps(body).encode())}.{signature}"
 
 
@@ -145,39 +153,35 @@ ATTACKS: dict[str, Callable[[], str]] = {
 def test_what_was_signed_comes_back(keys: Keys) -> None:
     """Verifying gives the identity, grants, projects and refusals that the token was signed for."""
     project = Project("Acme/App", Visibility.PRIVATE, id=9)
-    accesses = [
-        Access("repository", "acme/app", ("push", "pull"), Repository(RepositoryName("acme/app"), project)),
-        Access("repository", "acme/other", ("pull",)),
-        Access("registry", "catalog", ("*",)),
-    ]
-    verdicts = [
-        Verdict(frozenset({Action.PULL}), Reason("role", "you are a reporter")),
-        Verdict(),
-        Verdict(frozenset({Action.ALL})),
-    ]
-    token, issued = _tokens(keys).sign(ALICE, accesses, verdicts)
+    app = Access("repository", "acme/app", ("push", "pull"), Repository(RepositoryName("acme/app"), project))
+    other = Access("repository", "acme/other", ("pull",))
+    role = Step("role", passed=False, finding="you are a reporter", remedy="ask")
+    answers = _answers(
+        (app, Verdict(frozenset({Action.PULL, Action.PUSH}), (role,))),
+        (other, Verdict()),
+        (Access("repository", "acme/open", ("pull",), Repository(RepositoryName("acme/open"), project)), PULL),
+    )
+    token, issued = _tokens(keys).sign(ALICE, answers)
     claims = _tokens(keys).verify(token)
     assert claims.identity == ALICE
-    assert claims.grants == {"repository:acme/app": frozenset({"pull"}), "registry:catalog": frozenset({"*"})}
-    assert claims.projects == {"repository:acme/app": "acme/app"}
-    assert claims.refusals == {
-        "repository:acme/app": Reason("role", "you are a reporter"),
-        "repository:acme/other": None,
-    }
+    assert claims.grants == {"repository:acme/app": frozenset({"pull"}), "repository:acme/open": frozenset({"pull"})}
+    assert claims.projects == {"repository:acme/app": "acme/app", "repository:acme/open": "acme/app"}
+    assert claims.refusals == {"repository:acme/app": answers[0].reason, "repository:acme/other": None}
+    assert answers[0].reason is not None
     assert (issued, claims.expires) == (NOW, NOW + 300)
 
 
 def test_a_token_lists_actions_as_they_were_asked_for() -> None:
     """Order and repetitions of the question stay in ``access``, as GitLab keeps them."""
-    asked = Access("repository", "a", ("push", "pull", "push"))
-    token, _ = _tokens().sign(ALICE, [asked], [Verdict(frozenset({Action.PULL, Action.PUSH}))])
+    asked = Access("registry", "catalog", ("pull", "fly", "pull"))
+    token, _ = _tokens().sign(ALICE, _answers((asked, PULL)))
     access = jwt.decode(token, options={"verify_signature": False})["access"]
-    assert access == [{"type": "repository", "name": "a", "actions": ["push", "pull", "push"]}]
+    assert access == [{"type": "registry", "name": "catalog", "actions": ["pull", "pull"]}]
 
 
 def test_every_token_has_an_id_of_its_own() -> None:
     """Two tokens for one question differ."""
-    ids = {_tokens().verify(_tokens().sign(ALICE, [], [])[0]).token_id for _ in range(10)}
+    ids = {_tokens().verify(_tokens().sign(ALICE, [])[0]).token_id for _ in range(10)}
     assert len(ids) == 10
 
 
@@ -201,7 +205,7 @@ def test_a_token_ends_on_the_second(*, known: bool) -> None:
     """A token is good until its end and expired from then on, also where its signature is remembered."""
     clock = Clock()
     tokens = _tokens(clock=clock)
-    token, _ = tokens.sign(ALICE, [PUSHED], [Verdict(frozenset({Action.PULL}))])
+    token, _ = tokens.sign(ALICE, _answers((PUSHED, PULL)))
     clock.now = NOW + 299.9
     if known:
         tokens.verify(token)
@@ -225,7 +229,7 @@ def test_a_little_future_is_the_clock_of_another_replica() -> None:
 
 def test_a_retiring_key_still_verifies() -> None:
     """Tokens of the key that was replaced are good as long as its public half is configured."""
-    token, _ = _tokens(STRANGER).sign(ALICE, [], [])
+    token, _ = _tokens(STRANGER).sign(ALICE, [])
     rotated = Keys(KEYS.signing, (STRANGER.signing.public_key(),))
     assert _tokens(rotated).verify(token).identity == ALICE
 

@@ -11,7 +11,20 @@ import pytest
 from pydantic import SecretStr
 
 from gateway.errors import InvalidCredentialError, PluginFailedError
-from gateway.plugins import ANONYMOUS, Access, Action, Client, Credential, Decision, Identity, Services
+from gateway.plugins import (
+    ANONYMOUS,
+    Access,
+    Action,
+    Client,
+    Credential,
+    Identity,
+    Project,
+    Refusal,
+    Repository,
+    RepositoryName,
+    Services,
+    Visibility,
+)
 from gateway.plugins.manager import Plugins
 from tests.sketches.relay import Relay
 from tests.support import people
@@ -45,9 +58,11 @@ def _credential(account: Account) -> Credential:
 
 
 async def _allowed(plugins: Plugins, identity: Identity, *names: str) -> list[set[str]]:
-    decision = await plugins.authorize(identity, [Access("repository", name, PULL_PUSH) for name in names])
-    assert isinstance(decision, Decision)
-    return [set(verdict.allowed) for verdict in decision.verdicts]
+    # The other server alone knows projects; that there is one behind each name is the gateway's question before this.
+    places = [Repository(RepositoryName(name), Project(name, Visibility.PRIVATE)) for name in names]
+    answers = await plugins.authorize(identity, [Access("repository", it.name, PULL_PUSH, it) for it in places])
+    assert not isinstance(answers, Refusal)
+    return [set(answer.allowed) for answer in answers]
 
 
 async def _identity(plugins: Plugins, account: Account) -> Identity:

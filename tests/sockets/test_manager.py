@@ -29,13 +29,16 @@ from gateway.plugins import (
     InvalidCredentialError,
     ManifestStore,
     Model,
+    Project,
     Public,
     Reason,
     Refusal,
+    Repository,
     RequestFacts,
     TagPage,
     TagQuery,
     Verdict,
+    Visibility,
     hookimpl,
 )
 from tests.sockets.samples import Nothing, Sample, Store, asked, offered, started
@@ -43,13 +46,14 @@ from tests.sockets.samples import Nothing, Sample, Store, asked, offered, starte
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
-    from gateway.plugins.manager import Installed
+    from gateway.plugins.manager import Installed, Plugins
 
 NAME = RepositoryName("acme/app")
+HERE = Repository(NAME, Project("acme/app", Visibility.PRIVATE))
 CLIENT = Client("192.0.2.1")
 CREDENTIAL = Credential("alice", SecretStr("secret"))
 ALICE = Identity("p0", CredentialKind.PASSWORD, "alice", "1")
-PULL = Access("repository", NAME, ("pull",))
+PULL = Access("repository", NAME, ("pull",), HERE)
 FACTS = RequestFacts("GET", "manifest", NAME, "latest", (PULL,), CLIENT)
 ALL = Decision((Verdict(ALL_ACTIONS),))
 
@@ -195,10 +199,17 @@ async def test_a_plugin_speaks_for_itself_alone() -> None:
 # -- may they -------------------------------------------------------------------------------------------
 
 
+async def allowed(plugins: Plugins, identity: Identity, *accesses: Access) -> list[frozenset[Action]]:
+    """What is granted of each access."""
+    answers = await plugins.authorize(identity, accesses)
+    assert not isinstance(answers, Refusal)
+    return [answer.allowed for answer in answers]
+
+
 async def test_the_first_opinion_counts() -> None:
     """A later plugin can't overrule an earlier one, and None leaves it to the next."""
     plugins = asked(_authorizes(_says(None)), _authorizes(_says(Decision((Verdict(),)))), _authorizes(_says(ALL)))
-    assert await plugins.authorize(ALICE, [PULL]) == Decision((Verdict(),))
+    assert await allowed(plugins, ALICE, PULL) == [frozenset()]
 
 
 async def test_no_opinion_grants_nothing() -> None:
@@ -207,7 +218,7 @@ async def test_no_opinion_grants_nothing() -> None:
         [{"use": "store"}, {"use": "silent"}],
         [offered("store", Store), offered("silent", _authorizes(_says(None)))],
     )
-    assert await plugins.authorize(ALICE, [PULL]) == Decision((Verdict(),))
+    assert await allowed(plugins, ALICE, PULL) == [frozenset()]
 
 
 async def test_a_refusal_ends_the_request() -> None:
@@ -253,9 +264,8 @@ async def test_a_grant_is_within_question_ceiling_and_answer(
     """Nothing that a plugin says widens a question or a credential."""
     identity = Identity("p0", CredentialKind.PASSWORD, "alice", "1", ceiling)
     plugins = asked(_authorizes(_says(Decision((Verdict(answer),)))))
-    decision = await plugins.authorize(identity, [Access("repository", NAME, tuple(asked_for))])
-    assert isinstance(decision, Decision)
-    assert decision.verdicts[0].allowed == answer & ceiling & set(asked_for)
+    found = await allowed(plugins, identity, Access("repository", NAME, tuple(asked_for), HERE))
+    assert found == [answer & ceiling & set(asked_for)]
 
 
 @given(
@@ -268,19 +278,16 @@ async def test_each_verdict_is_cut_to_its_own_access(
 ) -> None:
     """An answer for one repository grants nothing of another."""
     plugins = asked(_authorizes(_says(Decision(tuple(Verdict(allowed) for allowed, _ in verdicts)))))
-    accesses = [Access("repository", f"r{n}", tuple(actions)) for n, (_, actions) in enumerate(verdicts)]
-    decision = await plugins.authorize(ALICE, accesses)
-    assert isinstance(decision, Decision)
-    assert [verdict.allowed for verdict in decision.verdicts] == [
-        allowed & set(actions) for allowed, actions in verdicts
-    ]
+    accesses = [Access("repository", f"r{n}", tuple(actions), HERE) for n, (_, actions) in enumerate(verdicts)]
+    found = await allowed(plugins, ALICE, *accesses)
+    assert found == [answer & set(actions) for answer, actions in verdicts]
 
 
 async def test_a_nobody_never_gets_more_than_pull() -> None:
     """The ceiling of a caller without a credential holds against every plugin."""
     plugins = asked(_authorizes(_says(ALL)))
-    decision = await plugins.authorize(ANONYMOUS, [Access("repository", NAME, tuple(Action))])
-    assert decision == Decision((Verdict(frozenset({Action.PULL})),))
+    found = await allowed(plugins, ANONYMOUS, Access("repository", NAME, tuple(Action), HERE))
+    assert found == [frozenset({Action.PULL})]
 
 
 # -- vetoes ---------------------------------------------------------------------------------------------

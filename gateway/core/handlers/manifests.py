@@ -48,7 +48,7 @@ async def put(exchange: Exchange) -> web.StreamResponse:
     if deny is not None:
         raise denied(("push",), deny.reason)
     manifest = Manifest(digest, media_type, len(content), content, details)
-    await exchange.core.metadata.record(exchange.name, exchange.project)
+    await exchange.core.metadata.record({exchange.name: exchange.project})
     try:
         store = await exchange.store()
         await store.put_manifest(exchange.name, references, manifest, exchange.caller.identity)

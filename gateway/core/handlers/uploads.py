@@ -30,7 +30,7 @@ async def post(exchange: Exchange) -> web.StreamResponse:
         raise RegistryError(ErrorCode.DIGEST_INVALID, "use sha256 or sha512 as digest-algorithm")
     mount, whole = route.parameter("mount"), route.parameter("digest")
     expected = _digest(whole) if whole is not None else None
-    await exchange.core.metadata.record(exchange.name, exchange.project)
+    await exchange.core.metadata.record({exchange.name: exchange.project})
     if mount is not None and await _mount(exchange, _digest(mount), route.parameter("from")):
         return _created(exchange, _digest(mount))
     backend = await exchange.backend()

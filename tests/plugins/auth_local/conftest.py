@@ -43,6 +43,7 @@ def content() -> dict[str, Any]:
             {"username": "bob", "password_hash": HASHED, "external": True},
             {"username": "eve", "password": "eve-secret", "state": "blocked"},
             {"username": "robot"},
+            {"username": "frank", "email": "frank@example.com", "password": "frank-secret", "two_factor": True},
         ],
         "groups": [
             {"path": "Acme", "members": {"alice": "guest", "bob": "reporter"}},
@@ -52,6 +53,8 @@ def content() -> dict[str, Any]:
             {"path": "acme/App", "id": 7, "members": {"alice": "developer", "bob": "guest"}},
             {"path": "acme/sub/deep", "visibility": "public", "container_registry_access_level": "private"},
             {"path": "other/thing", "archived": True, "job_token_allowlist": ["acme/app"]},
+            {"path": "robot/own", "visibility": "internal", "job_token_allowlist": ["acme"]},
+            {"path": "robot/shut", "visibility": "public", "job_token_allowlist": []},
         ],
         "tokens": [
             pat("pat-api", ["api"]),
@@ -67,7 +70,10 @@ def content() -> dict[str, Any]:
             {"kind": "project_access_token", "project": "acme/app", "role": "owner", "token": "prj", "scopes": ["api"]},
             {"kind": "group_access_token", "group": "acme", "role": "owner", "token": "grp", "scopes": ["api"]},
             {"kind": "oauth_token", "user": "alice", "token": "oauth", "scopes": ["api"]},
-            {"kind": "ci_job_token", "project": "acme/app", "user": "alice", "token": "job", "status": "success"},
+            {"kind": "ci_job_token", "project": "acme/app", "user": "alice", "token": "done", "status": "success"},
+            {"kind": "ci_job_token", "project": "acme/app", "user": "bob", "token": "job"},
+            {"kind": "ci_job_token", "project": "acme/app", "user": "eve", "token": "job-eve"},
+            {"kind": "oauth_token", "user": "eve", "token": "oauth-eve", "scopes": ["api"]},
         ],
     }
 

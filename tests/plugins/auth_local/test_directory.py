@@ -48,7 +48,7 @@ def mistaken(**more: object) -> dict[str, Any]:
         (one(projects=[{**PROJECT, "members": {"x": "guest"}}]), "projects.0.members.x: no such user 'x'"),
         (
             one(projects=[{**PROJECT, "job_token_allowlist": ["a/b"]}]),
-            "projects.0.job_token_allowlist.0: no such project 'a/b'",
+            "projects.0.job_token_allowlist.0: no such project or group 'a/b'",
         ),
         (mistaken(user="x"), "tokens.0.user: no such user 'x'"),
         (mistaken(kind="s3cret"), "tokens.0.kind: expected one of personal_access_token, "),
@@ -64,9 +64,10 @@ def mistaken(**more: object) -> dict[str, Any]:
         (one(tokens=[deploy("d", "s3cret")]), "tokens.0: a deploy token needs either `project` or `group`"),
         (one(tokens=[deploy("d", "s3cret", group="acme", scopes=[])]), "tokens.0.scopes: Tuple should have at least 1"),
         (
-            one(tokens=[deploy("d", "s3cret", group="acme"), deploy("d", "s3cret2", group="acme")]),
-            "tokens.1.username: the same as tokens.0.username",
+            one(users=[{"username": "a", "email": "x@y.z"}, {"username": "b", "email": "X@y.z"}]),
+            "users.1.email: the same as users.0.email",
         ),
+        (one(users=[{**ALICE, "email": "nowhere"}]), "users.0.email: String should match"),
         ("", "expected a mapping"),
         ("- users", "expected a mapping"),
     ],

@@ -6,7 +6,7 @@ import pytest
 
 from gateway.plugins import ALL_ACTIONS, Action, CredentialKind, Identity, InvalidCredentialError
 from plugins.auth_local import passwords, rules
-from tests.plugins.auth_local.conftest import DAY, HASHED, TODAY, Local, content, write
+from tests.plugins.auth_local.conftest import DAY, HASHED, TODAY, Local, content, deploy, write
 
 NOTHING = frozenset[Action]()
 PULL = frozenset({Action.PULL})
@@ -66,7 +66,16 @@ async def test_token_until_tomorrow(local: Local) -> None:
 
 @pytest.mark.parametrize(
     ("username", "secret"),
-    [("", "pat-today"), ("", "pat-revoked"), ("", "pat-eve"), ("deploy-old", "dt-old"), ("eve", "eve-secret")],
+    [
+        ("", "pat-today"),
+        ("", "pat-revoked"),
+        ("", "pat-eve"),
+        ("", "oauth-eve"),
+        ("deploy-old", "dt-old"),
+        ("eve", "eve-secret"),
+        ("gitlab-ci-token", "done"),
+        ("gitlab-ci-token", "job-eve"),
+    ],
 )
 async def test_known_and_wrong(local: Local, username: str, secret: str) -> None:
     """Expired, revoked and blocked end the search: no other plugin is asked."""
@@ -76,9 +85,21 @@ async def test_known_and_wrong(local: Local, username: str, secret: str) -> None
 
 async def test_deploy_token(local: Local) -> None:
     """A deploy token with its username is recognised, within its scopes."""
-    assert await local.login("deploy-app", "dt-app") == Identity(
-        "local", CredentialKind.DEPLOY_TOKEN, "deploy-app", "deploy_token:deploy-app", PULL | PUSH
-    )
+    found = await local.login("deploy-app", "dt-app")
+    assert found is not None
+    assert (found.kind, found.subject, found.ceiling) == (CredentialKind.DEPLOY_TOKEN, "deploy-app", PULL | PUSH)
+
+
+async def test_two_deploy_tokens_of_one_username(local: Local) -> None:
+    """Deploy tokens may share a username, each with its own scopes and place."""
+    changed = content()
+    changed["tokens"].append(deploy("deploy-app", "dt-second", group="acme"))
+    write(local.path, changed)
+    first, second = await local.login("deploy-app", "dt-app"), await local.login("deploy-app", "dt-second")
+    assert first is not None
+    assert second is not None
+    assert (first.ceiling, second.ceiling) == (PULL | PUSH, PULL)
+    assert first.id != second.id
 
 
 @pytest.mark.parametrize("username", ["", "alice", "Deploy-App", "deploy-group"])
@@ -123,10 +144,63 @@ async def test_not_recognised(local: Local, username: str, secret: str) -> None:
     assert await local.login(username, secret) is None
 
 
-@pytest.mark.parametrize("secret", ["prj", "grp", "oauth", "job"])
-async def test_later_kinds(local: Local, secret: str) -> None:
-    """Kinds that this version only reads are not recognised."""
-    assert await local.login("gitlab-ci-token" if secret == "job" else "oauth2", secret) is None
+@pytest.mark.parametrize("username", ["", "bot", "alice", "gitlab-ci-token"])
+@pytest.mark.parametrize("secret", ["prj", "grp"])
+async def test_bots(local: Local, username: str, secret: str) -> None:
+    """A project or group token is a user of its own, whatever the username, neither admin nor external."""
+    found = await local.login(username, secret)
+    assert found is not None
+    assert found.kind is CredentialKind.PERSONAL_ACCESS_TOKEN
+    assert found.subject.startswith({"prj": "project_bot_", "grp": "group_bot_"}[secret])
+    assert (found.ceiling, found.admin, found.external) == (ALL_ACTIONS, False, False)
+
+
+@pytest.mark.parametrize("username", ["oauth2", "alice", ""])
+async def test_oauth(local: Local, username: str) -> None:
+    """An OAuth token is its user's, under any username (the newer rule)."""
+    found = await local.login(username, "oauth")
+    assert found == Identity("local", CredentialKind.OAUTH, "Alice", "user:Alice", ALL_ACTIONS, admin=True)
+
+
+async def test_job(local: Local) -> None:
+    """A running job's token acts for the user who runs it, and never administers."""
+    found = await local.login("gitlab-ci-token", "job")
+    assert found is not None
+    assert (found.kind, found.subject, found.external) == (CredentialKind.JOB_TOKEN, "bob", True)
+    assert found.ceiling == PULL | PUSH | {Action.DELETE}
+
+
+async def test_job_of_an_admin(local: Local) -> None:
+    """A job has nothing of its user's adminship."""
+    changed = content()
+    changed["users"][1]["admin"] = True
+    write(local.path, changed)
+    found = await local.login("gitlab-ci-token", "job")
+    assert found is not None
+    assert not found.admin
+
+
+@pytest.mark.parametrize("username", ["", "bob", "GitLab-CI-token", "gitlab-ci-token "])
+async def test_job_needs_its_username(local: Local, username: str) -> None:
+    """A job token under another username is not recognised."""
+    assert await local.login(username, "job") is None
+
+
+async def test_login_by_email(local: Local) -> None:
+    """An e-mail address, in any case, stands for its user."""
+    changed = content()
+    changed["users"][0]["email"] = "Alice@example.com"
+    write(local.path, changed)
+    found = await local.login("aLICE@Example.com", "plain-secret")
+    assert found is not None
+    assert found.subject == "Alice"
+
+
+async def test_two_factor(local: Local) -> None:
+    """With two-factor authentication the right password is refused, and the next step said."""
+    with pytest.raises(InvalidCredentialError, match="personal access token"):
+        await local.login("frank", "frank-secret")
+    assert await local.login("frank", "wrong") is None
 
 
 async def test_every_failure_costs_a_hash(local: Local, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,18 +10,16 @@ from gateway.plugins import (
     ANONYMOUS,
     Access,
     Action,
-    Decision,
     Identity,
     Project,
     RegistryLevel,
     Role,
     Services,
     Standing,
-    Verdict,
     Visibility,
 )
 from plugins.visibility import Plugin
-from tests.plugins.visibility.test_matrix import WORDS, access, deploy, user
+from tests.plugins.visibility.test_matrix import access, deploy, job, user
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -60,12 +58,14 @@ def plugin() -> Plugin:
 async def test_one_verdict_each(plugin: Plugin) -> None:
     """Verdicts stand in the order of the accesses."""
     asked = [access(MINE, "pull"), access(CLOSED, "pull"), Access("repository", "acme/missing", ("pull",))]
-    assert await plugin.gateway_authorize(user(), asked) == Decision((Verdict(WORDS["P"]), Verdict(), Verdict()))
+    found = await plugin.gateway_authorize(user(), asked)
+    assert [set(verdict.allowed) for verdict in found.verdicts] == [{"pull"}, set(), set()]
 
 
 async def test_anonymous_has_no_standing(plugin: Plugin) -> None:
     """Nobody is a member of anything."""
-    assert await plugin.gateway_authorize(ANONYMOUS, [access(MINE, "pull")]) == Decision((Verdict(),))
+    found = await plugin.gateway_authorize(ANONYMOUS, [access(MINE, "pull")])
+    assert [verdict.allowed for verdict in found.verdicts] == [frozenset()]
 
 
 @pytest.mark.parametrize(
@@ -86,7 +86,7 @@ async def test_catalog(
 ) -> None:
     """Exactly `registry:catalog:*` is granted, to instance admins alone."""
     decision = await plugin.gateway_authorize(user(admin=admin), [Access(scope_type, name, actions)])
-    assert decision.verdicts == (Verdict(frozenset({Action.ALL})) if granted else Verdict(),)
+    assert [verdict.allowed for verdict in decision.verdicts] == [{Action.ALL} if granted else set()]
 
 
 @pytest.mark.parametrize(
@@ -96,9 +96,9 @@ async def test_catalog(
         (user(), {"acme/open", "acme/inside", "acme/mine"}),
         (user(external=True), {"acme/open", "acme/mine"}),
         (user(admin=True), {"acme/open", "acme/inside", "acme/closed", "acme/mine"}),
-        (user(ceiling=WORDS["W"]), set()),
-        (deploy("P"), {"acme/open", "acme/mine"}),
-        (deploy("W"), set()),
+        (deploy(), {"acme/open", "acme/mine"}),
+        (job(), {"acme/open", "acme/inside", "acme/mine"}),
+        (job(external=True), {"acme/open", "acme/mine"}),
     ],
 )
 async def test_visible_projects(plugin: Plugin, identity: Identity, expected: set[str]) -> None:
