@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import shutil
 import sys
 import tempfile
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 import yaml
+from pydantic import SecretStr
 from rich.console import Console
 from rich.table import Table
 
 from gateway import __version__
 from gateway.config import Config, load
 from gateway.errors import ConfigError
+from gateway.plugins import Credential
 from gateway.plugins.manager import find, installed, sections
 
 cli = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
@@ -63,6 +66,40 @@ def check_config(
         sys.stdout.write(yaml.safe_dump(_effective(checked), sort_keys=False, allow_unicode=True))
     else:
         sys.stdout.write(f"{config}: good\n")
+
+
+@cli.command()
+def explain(
+    wish: Annotated[
+        Literal["pull", "push", "delete"], typer.Argument(metavar="pull|push|delete", help="What somebody wants to do.")
+    ],
+    image: Annotated[str, typer.Argument(help="The image, with or without host, tag and digest.")],
+    *,
+    config: ConfigFile = Path("config/development.yaml"),
+    anonymous: Annotated[bool, typer.Option("--anonymous", help="Ask for nobody.")] = False,
+    user: Annotated[str | None, typer.Option("--user", help="Ask for whoever logs in by this username.")] = None,
+    password_stdin: Annotated[
+        bool, typer.Option("--password-stdin", help="Read the password or token from standard input.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Say why somebody may or may not pull, push or delete an image, and what would change the answer."""
+    if anonymous == (user is not None) or password_stdin != (user is not None):
+        raise ConfigError(["explain: say for whom: either --anonymous, or --user USERNAME --password-stdin"])
+    credential = None
+    if user is not None:
+        credential = Credential(user, SecretStr(sys.stdin.read().removesuffix("\n").removesuffix("\r")))
+    from gateway import explain as engine  # noqa: PLC0415 - the engine is not needed for the other commands
+
+    found = asyncio.run(engine.explain(config, wish, image, credential))
+    if as_json:
+        sys.stdout.write(json.dumps(found.as_json(), indent=2, ensure_ascii=False) + "\n")
+        return
+    width = max(len(step.name) for step in found.steps)
+    for step in found.steps:
+        sys.stdout.write(f"{step.name:{width}}  {'ok' if step.passed else 'NO'}  {step.finding}\n")
+    for remedy in found.remedies:
+        sys.stdout.write(f"\nTo change the answer: {remedy}\n")
 
 
 @cli.command()

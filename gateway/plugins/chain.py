@@ -131,11 +131,12 @@ def _ceiling(identity: Identity, actions: Iterable[str]) -> Step:
     kind = CredentialKind.PERSONAL_ACCESS_TOKEN if identity.kind is CredentialKind.OAUTH else identity.kind
     needed = _SCOPE_FOR.get(kind, {})
     if all(action in needed for action in missing):
+        has = f" ({', '.join(identity.scopes)})" if identity.scopes else ""
         scopes = " and ".join(dict.fromkeys(needed[action] for action in missing))
         return Step(
             _SCOPES,
             passed=False,
-            finding=f"the token's scopes do not allow {short}",
+            finding=f"the token's scopes{has} do not allow {short}",
             remedy=f"use a token that has {scopes}",
         )
     title = _TITLES.get(identity.kind, identity.kind)

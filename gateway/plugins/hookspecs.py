@@ -130,7 +130,7 @@ class GatewaySpecs:
         The first opinion counts. A Decision has, for each access in order, all that the identity's standing allows and
         the steps that led there. A Refusal (status, code, message) ends the whole request, as GitLab does. The core
         then intersects with what was asked and with the identity's ceiling: nothing here can widen a credential. It
-        tells the caller of the steps only what they may know. Nobody's answer grants nothing. Raising never grants: 503.
+        tells the caller of the steps only what they may know. Nobody's answer grants nothing, raising is 503.
         """
 
     @hookspec(firstresult=True)

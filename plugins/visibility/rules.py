@@ -102,6 +102,7 @@ _ROLES: Final = {
 }
 _USERS: Final = frozenset({CredentialKind.PASSWORD, CredentialKind.PERSONAL_ACCESS_TOKEN, CredentialKind.OAUTH})
 
+_KINDS: Final = {CredentialKind.JOB_TOKEN: "this job", CredentialKind.DEPLOY_TOKEN: "this deploy token"}
 _DOING: Final = {
     Action.PULL: "pulling",
     Action.PUSH: "pushing",
@@ -207,12 +208,12 @@ def catalog(identity: Identity, actions: Iterable[str]) -> Verdict:
 
 def _steps(identity: Identity, project: Project, standing: Standing, missing: Iterable[Action]) -> Iterable[Step]:
     """Who the identity is in the project, and what the cell that it stands in says of the actions that are missing."""
-    where = f"{project.visibility} project, registry {project.registry}"
+    where = f"{project.visibility} project, registry {project.registry}: {_cell(identity, project, standing)}"
     action = next(iter(missing), None)
     who = _who(identity, project, standing)
     if action is None:
         yield Step("role", passed=True, finding=who)
-        yield Step("visibility", passed=True, finding=f"{where}: that is enough")
+        yield Step("visibility", passed=True, finding=where)
         return
     if project.registry is RegistryLevel.DISABLED:
         yield Step("role", passed=True, finding=who)
@@ -274,6 +275,15 @@ def _refused_job(identity: Identity, action: Action, path: str, standing: Standi
     finding = f"pulling from another project's job needs the reporter role in {path}, {_is(identity, standing)}"
     remedy = f"ask a maintainer or owner of {path} to make {identity.subject} a reporter"
     return Step("role", passed=False, finding=finding, remedy=remedy)
+
+
+def _cell(identity: Identity, project: Project, standing: Standing) -> str:
+    """What is allowed in the cell that the identity stands in, in words."""
+    if project.registry is RegistryLevel.DISABLED:
+        return "nobody may do anything"
+    who = _KINDS.get(identity.kind) or column(identity, standing)
+    allowed = policy(identity, project, standing)
+    return f"{who} may {', '.join(action for action in Action if action in allowed) or 'do nothing'} here"
 
 
 def _is(identity: Identity, standing: Standing) -> str:

@@ -1,0 +1,107 @@
+"""Why somebody may or may not do something with an image: the chain of steps that every request goes through, shown.
+
+The plugins of the configuration are asked as a request would ask them; nothing is decided here a second time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from gateway import app, launcher
+from gateway.core import keys
+from gateway.core.router import NEEDS, Kind
+from gateway.errors import ConfigError, InvalidCredentialError, PluginFailedError
+from gateway.plugins import ANONYMOUS, Access, Client, Credential, Refusal, RequestFacts, Step
+from gateway.plugins.manager import Plugins
+
+_ASKED: Final = (
+    "gateway_authenticate",
+    "gateway_project",
+    "gateway_standing",
+    "gateway_resolve",
+    "gateway_authorize",
+    "gateway_admit_request",
+)
+"""The hooks that lead to an answer; of other plugins none needs to be opened."""
+
+
+Wish = Literal["pull", "push", "delete"]
+_METHODS: Final[Mapping[Wish, str]] = {"pull": "GET", "push": "PUT", "delete": "DELETE"}
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """The steps, the last of which is the result, and what would change it."""
+
+    steps: tuple[Step, ...]
+
+    @property
+    def granted(self) -> bool:
+        """Whether it may be done."""
+        return all(step.passed for step in self.steps)
+
+    @property
+    def remedies(self) -> tuple[str, ...]:
+        """What would change a refusal, each once."""
+        return tuple(dict.fromkeys(step.remedy for step in self.steps if step.remedy and not step.passed))
+
+    def as_json(self) -> dict[str, Any]:
+        """The explanation for programs."""
+        steps = [{"step": step.name, "passed": step.passed, "finding": step.finding} for step in self.steps]
+        return {"granted": self.granted, "steps": steps, "next": list(self.remedies)}
+
+
+async def explain(path: Path, wish: Wish, image: str, credential: Credential | None) -> Explanation:
+    """Ask the plugins of the configuration at *path*. Raises ConfigError where it is no good, or a plugin fails."""
+    config = launcher.check(path)
+    # Nothing is signed or sealed here; what a plugin would remember by its key need not be found again.
+    plugins, _, _ = app.build(config, keys.ephemeral())
+    try:
+        async with plugins.lifespan(_ASKED):
+            steps = await _steps(plugins, wish, image, credential)
+    except PluginFailedError as error:
+        raise ConfigError([f"a plugin failed: {error.where}"]) from error
+    granted = all(step.passed for step in steps)
+    result = f"{wish} is {'granted' if granted else 'refused'}"
+    return Explanation((*steps, Step("result", passed=granted, finding=result)))
+
+
+async def _steps(plugins: Plugins, wish: Wish, image: str, credential: Credential | None) -> tuple[Step, ...]:
+    client = Client("127.0.0.1", "explain")
+    try:
+        identity = ANONYMOUS if credential is None else await plugins.authenticate(credential, client)
+    except InvalidCredentialError as error:
+        remedy = "check username and secret: a token's kind decides which username goes with it"
+        return (Step("credential", passed=False, finding=f"not accepted: {error}", remedy=remedy),)
+    name, reference = split(image)
+    method = _METHODS[wish]
+    access = Access("repository", name, NEEDS[Kind.MANIFEST][method])
+    answers = await plugins.decide(identity, [access])
+    if isinstance(answers, Refusal):
+        return (Step("refusal", passed=False, finding=f"{answers.status} {answers.code}: {answers.message}"),)
+    steps = answers[0].steps
+    if not answers[0].missing:
+        facts = RequestFacts(method, Kind.MANIFEST, name, reference, (answers[0].access,), client)
+        deny = plugins.admit_request(identity, facts)
+        if deny is not None:
+            reason = deny.reason
+            steps += (Step(reason.code, passed=False, finding=reason.message, remedy=reason.remedy),)
+    return steps
+
+
+def split(image: str) -> tuple[str, str | None]:
+    """The repository and the tag or digest of an image as clients write it: ``[HOST/]NAME[:TAG][@DIGEST]``.
+
+    The first component is a host where Docker takes it for one: it has a dot or a colon, or is ``localhost``.
+    """
+    name, _, digest = image.partition("@")
+    host, slash, rest = name.partition("/")
+    if slash and (host == "localhost" or "." in host or ":" in host):
+        name = rest
+    path, colon, tag = name.rpartition(":")
+    if not colon:
+        path, tag = name, ""
+    return path, digest or tag or None
