@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from cachetools import LRUCache
-from sqlalchemy import JSON, BigInteger, Table, Text, bindparam, cast, delete, exists, func, select
+from sqlalchemy import JSON, BigInteger, Select, Table, Text, bindparam, cast, delete, exists, func, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.sql.elements import ColumnElement
 
@@ -96,6 +96,11 @@ def _among(dialect: str, column: ColumnElement[Any]) -> ColumnElement[bool]:
     return column.in_(select(func.json_array_elements_text(cast(listed, JSON))))
 
 
+def catalog(dialect: str) -> Select[tuple[str]]:
+    """The statement for a page of the repositories of some projects: each is looked up by its project."""
+    return _CATALOG.where(_among(dialect, repositories.c.project))
+
+
 class MetadataStore:
     """The tables, and in front of them the manifests whose bytes were read lately.
 
@@ -110,7 +115,7 @@ class MetadataStore:
         self._contents: LRUCache[str, bytes] = LRUCache(cached_bytes, getsizeof=len)
         self._insert: Callable[[Table], Any] = sqlite.insert if database.dialect == "sqlite" else postgresql.insert
         self._all_repositories = Query(_CATALOG)
-        self._some_repositories = Query(_CATALOG.where(_among(database.dialect, repositories.c.project)))
+        self._some_repositories = Query(catalog(database.dialect))
 
     def _now(self) -> int:
         return int(self._clock() * 1000)
