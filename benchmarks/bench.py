@@ -36,7 +36,7 @@ from tests.support.distribution import distribution
 from tests.support.gateway import PROGRAM, GatewayProcess
 from tests.support.images import LAYER, Blob, image
 from tests.support.peers import Peer, PeerError, accepts, free_port, run
-from tests.support.people import ALICE_READ_WRITE, PRIVATE
+from tests.support.people import ALICE_API, ALICE_READ_WRITE, PRIVATE
 from tests.support.wire import ACCEPT, SERVICE, Wire, authorization
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ TRANSFERS = 16
 SMALL_GOAL = 5.0
 STATIC_GOAL = 0.9
 EVEN = 1.0
-TOKENS_GOAL = 2000.0
+TOKENS_GOAL = 2.0
 MEMORY_GOAL = 200.0
 
 OURS, OURS_TWO, REGISTRY, NGINX = "gateway", "gateway, 2 workers", "registry", "nginx"
@@ -187,11 +187,9 @@ def manifest_rate(contender: Contender, seconds: int) -> float:
 
 
 def token_rate(contender: Contender, seconds: int) -> float:
-    """Requests per second for a token with one repository in its scope."""
+    """Requests per second for a token with one repository in its scope, by a personal access token."""
     query = urlencode({"service": SERVICE, "scope": f"repository:{PRIVATE}:pull"})
-    return requests_per_second(
-        contender.wire.absolute(f"/jwt/auth?{query}"), authorization(contender.wire.credential), seconds
-    )
+    return requests_per_second(contender.wire.absolute(f"/jwt/auth?{query}"), authorization(ALICE_API), seconds)
 
 
 def pull(caller: Wire, path: str, size: int) -> float:
@@ -367,14 +365,14 @@ def rows(samples: Samples, scale: Scale) -> Iterator[Row]:
         f"{EVEN:g}x registry",
         theirs / took >= EVEN,
     )
-    tokens, goal = samples.median("token", OURS), max(TOKENS_GOAL, registry)
+    tokens = samples.median("token", OURS)
     yield Row(
-        "token endpoint, warm, 1 worker",
+        "token endpoint, access token, 1 worker",
         f"{tokens:,.0f}/s",
         {REGISTRY: f"{registry:,.0f}/s (manifests)"},
-        f"{tokens / goal:.2f}x goal",
-        f"{goal:,.0f}/s",
-        tokens >= goal,
+        f"{tokens / registry:.1f}x",
+        f"{TOKENS_GOAL:g}x registry",
+        tokens >= TOKENS_GOAL * registry,
     )
     held, held_there = (samples.median("memory", name) for name in (OURS, REGISTRY))
     yield Row(

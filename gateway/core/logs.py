@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import sys
 from dataclasses import dataclass
@@ -12,8 +11,7 @@ from typing import Any, Final
 
 import structlog
 
-# json.dumps with arguments builds an encoder for each call.
-_ENCODER: Final = json.JSONEncoder(separators=(",", ":"), default=repr)
+from gateway.core.jsonbytes import encode
 
 _LEVELS: Final = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 
@@ -68,7 +66,7 @@ class RequestLog:
         )
         if not self._waiting:
             asyncio.get_running_loop().call_soon(self._flush)
-        self._waiting.append(_ENCODER.encode(line))
+        self._waiting.append(encode(line).decode())
 
     def _flush(self) -> None:
         lines, self._waiting = self._waiting, []
@@ -77,7 +75,7 @@ class RequestLog:
 
 
 def _dumps(value: object, **_: object) -> str:
-    return _ENCODER.encode(value)
+    return encode(value).decode()
 
 
 class _Forward(logging.Handler):

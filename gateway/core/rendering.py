@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Final
 
 from aiohttp import web
 
+from gateway.core.jsonbytes import encode
 from gateway.errors import RegistryError
 
 API_VERSION: Final = {"Docker-Distribution-Api-Version": "registry/2.0"}
@@ -21,7 +21,7 @@ def error_response(error: RegistryError) -> web.Response:
         entry["detail"] = error.detail
     return web.Response(
         status=error.status,
-        body=json.dumps({"errors": [entry], **error.members}).encode(),
+        body=encode({"errors": [entry], **error.members}),
         headers={"Content-Type": "application/json", **error.headers},
     )
 
@@ -30,6 +30,6 @@ def json_response(document: object, headers: Mapping[str, str] | None = None, st
     """*document* as JSON."""
     return web.Response(
         status=status,
-        body=json.dumps(document, separators=(",", ":")).encode(),
+        body=encode(document),
         headers={"Content-Type": "application/json", **(headers or {})},
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any, Final
 from urllib.parse import parse_qsl
 
@@ -67,7 +68,7 @@ class TokenServer:
                 "token": token,
                 "access_token": token,
                 "expires_in": int(self._tokens.ttl),
-                "issued_at": datetime.fromtimestamp(issued, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+                "issued_at": _rfc3339(issued),
             },
             {"Cache-Control": "no-store"},
         )
@@ -119,6 +120,11 @@ class TokenServer:
     async def _record(self, answers: Sequence[Answer]) -> None:
         granted = [answer.access.repository for answer in answers if Action.PUSH in answer.allowed]
         await self._metadata.record({found.name: found.project.path.lower() for found in granted if found is not None})
+
+
+@lru_cache(maxsize=1)
+def _rfc3339(second: int) -> str:
+    return datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _united(scopes: Iterable[Scope]) -> list[Access]:

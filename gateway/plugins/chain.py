@@ -73,7 +73,7 @@ class Answer:
             _credential(self.identity),
             _ceiling(self.identity, self.access.actions),
             *_place(self.access),
-            *self.verdict.steps,
+            *self.verdict.steps(),
         )
         if self.missing and all(step.passed for step in led):
             led += (Step("policy", passed=False, finding=f"{_listed(self.missing)} is not allowed here"),)

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+import types
+from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, cast
 
 import pluggy
 from pydantic import ValidationError
@@ -220,11 +221,14 @@ class Plugins:
         try:
             name = RepositoryName.parse(access.name)
         except ValueError as error:
-            return replace(access, unresolved=Unresolved(Reason("naming", str(error)), public=True))
+            why = Unresolved(Reason("naming", str(error)), public=True)
+            return Access(access.type, access.name, access.actions, unresolved=why)
         found: Repository | Unresolved | None = await self._first(
             "gateway_resolve", (Repository, Unresolved), name=name
         )
-        return replace(access, unresolved=found) if isinstance(found, Unresolved) else replace(access, repository=found)
+        if isinstance(found, Unresolved):
+            return Access(access.type, access.name, access.actions, unresolved=found)
+        return Access(access.type, access.name, access.actions, found)
 
     async def authorize(self, identity: Identity, accesses: Sequence[Access]) -> tuple[Answer, ...] | Refusal:
         """What *identity* may do of *accesses*: the first opinion, cut to what was asked and to the ceiling."""
@@ -371,8 +375,15 @@ class Plugins:
     async def _ask(self, asked: Asked, kind: type[Any] | tuple[type[Any], ...], **question: object) -> Any:
         """One plugin's answer. None means it has no opinion; failing, hanging and a wrong type are no answers."""
         try:
-            async with asyncio.timeout(self._timeout):
-                answer = await asked.function(*(question[name] for name in asked.arguments))
+            coroutine = asked.function(*(question[name] for name in asked.arguments))
+            try:
+                # Most answers need no waiting, and no timer: one costs as much as a small question.
+                waiting = coroutine.send(None)
+            except StopIteration as done:
+                answer = done.value
+            else:
+                async with asyncio.timeout(self._timeout):
+                    answer = await _rest(coroutine, waiting)
         except RegistryError:
             raise
         except InvalidCredentialError as error:
@@ -431,6 +442,21 @@ def _wrong_hook(hook: str, caller: pluggy.HookCaller, impl: pluggy.HookImpl) -> 
     wanted = inspect.iscoroutinefunction(getattr(GatewaySpecs, hook))
     if inspect.iscoroutinefunction(impl.function) is not wanted:
         yield f"{where} must be {'`async def`' if wanted else 'a plain `def`'}"
+
+
+@types.coroutine
+def _rest(coroutine: Coroutine[Any, Any, T], waiting: Any) -> Generator[Any, Any, T]:
+    """Go on with a coroutine that was started and waits for *waiting*."""
+    try:
+        while True:
+            try:
+                value = yield waiting
+            except BaseException as error:  # noqa: BLE001 - the time-out and the end of the request among them
+                waiting = coroutine.throw(error)
+            else:
+                waiting = coroutine.send(value)
+    except StopIteration as done:
+        return cast("T", done.value)
 
 
 # -- finding and building ---------------------------------------------------------------------------

@@ -198,12 +198,13 @@ class Step:
 class Verdict:
     """What an authorizer says of one access: all that the identity's standing allows, and the steps that led there.
 
-    *allowed* need not be cut to what was asked or to the credential's ceiling: the core does that. The *steps* are for
-    operators and may say everything; the core decides what the caller hears of them.
+    *allowed* need not be cut to what was asked or to the credential's ceiling: the core does that. *steps* is called
+    where somebody wants to read them, which most answers never see; they are for operators and may say everything, and
+    the core decides what the caller hears of them.
     """
 
     allowed: frozenset[Action] = frozenset()
-    steps: tuple[Step, ...] = ()
+    steps: Callable[[], Sequence[Step]] = tuple
 
 
 @dataclass(frozen=True, slots=True)

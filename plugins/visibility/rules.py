@@ -6,9 +6,10 @@ that led there. The credential's ceiling is not looked at here: the core cuts ev
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from enum import Flag, StrEnum, auto
+from functools import cache
 from typing import Final
 
 from gateway.plugins import (
@@ -151,6 +152,7 @@ def may_pull(identity: Identity, project: Project, standing: Standing) -> bool:
     return Action.PULL in policy(identity, project, standing)
 
 
+@cache
 def _actions(abilities: Ability) -> frozenset[Action]:
     return frozenset[Action]().union(*(ACTIONS[ability] for ability in abilities))
 
@@ -187,8 +189,7 @@ def verdict(identity: Identity, access: Access, standing: Standing) -> Verdict:
         return Verdict()
     project = access.repository.project
     allowed = policy(identity, project, standing)
-    missing = [action for action in Action if action in access.actions and action not in allowed]
-    return Verdict(allowed, tuple(_steps(identity, project, standing, missing)))
+    return Verdict(allowed, lambda: tuple(_steps(identity, project, standing, access.actions, allowed)))
 
 
 def catalog(identity: Identity, actions: Iterable[str]) -> Verdict:
@@ -196,20 +197,19 @@ def catalog(identity: Identity, actions: Iterable[str]) -> Verdict:
     who = identity.subject or "nobody"
     if not identity.admin:
         step = Step("admin", passed=False, finding=f"{who} is not an instance admin", remedy="log in as an admin")
-        return Verdict(steps=(step,))
-    if tuple(actions) != (Action.ALL,):
-        return Verdict(
-            steps=(
-                Step("admin", passed=False, finding="the catalog is listed by the action * alone", remedy="ask for *"),
-            )
-        )
-    return Verdict(frozenset({Action.ALL}), (Step("admin", passed=True, finding=f"{who} is an instance admin"),))
+        return Verdict(steps=lambda: (step,))
+    granted = tuple(actions) == (Action.ALL,)
+    finding = f"{who} is an instance admin, and the catalog's one action is *"
+    step = Step("admin", passed=granted, finding=finding, remedy="" if granted else "ask for * and nothing else")
+    return Verdict(frozenset({Action.ALL}) if granted else frozenset(), lambda: (step,))
 
 
-def _steps(identity: Identity, project: Project, standing: Standing, missing: Iterable[Action]) -> Iterable[Step]:
+def _steps(
+    identity: Identity, project: Project, standing: Standing, asked: Sequence[str], allowed: frozenset[Action]
+) -> Iterable[Step]:
     """Who the identity is in the project, and what the cell that it stands in says of the actions that are missing."""
     where = f"{project.visibility} project, registry {project.registry}: {_cell(identity, project, standing)}"
-    action = next(iter(missing), None)
+    action = next((action for action in Action if action in asked and action not in allowed), None)
     who = _who(identity, project, standing)
     if action is None:
         yield Step("role", passed=True, finding=who)

@@ -157,7 +157,7 @@ def test_what_was_signed_comes_back(keys: Keys) -> None:
     other = Access("repository", "acme/other", ("pull",))
     role = Step("role", passed=False, finding="you are a reporter", remedy="ask")
     answers = _answers(
-        (app, Verdict(frozenset({Action.PULL, Action.PUSH}), (role,))),
+        (app, Verdict(frozenset({Action.PULL, Action.PUSH}), lambda: (role,))),
         (other, Verdict()),
         (Access("repository", "acme/open", ("pull",), Repository(RepositoryName("acme/open"), project)), PULL),
     )

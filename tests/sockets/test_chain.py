@@ -35,7 +35,7 @@ def alice(kind: CredentialKind = CredentialKind.PASSWORD, ceiling: frozenset[Act
 def answer(identity: Identity, allowed: frozenset[Action], *actions: str, steps: tuple[Step, ...] = ()) -> Answer:
     """Ask for actions on the project's image, where the authorizer says this much."""
     access = Access("repository", NAME, actions, Repository(NAME, PROJECT))
-    return Answer.of(identity, access, Verdict(allowed, steps))
+    return Answer.of(identity, access, Verdict(allowed, lambda: steps))
 
 
 def test_all_granted() -> None:

@@ -221,6 +221,38 @@ async def test_no_opinion_grants_nothing() -> None:
     assert await allowed(plugins, ALICE, PULL) == [frozenset()]
 
 
+async def test_an_answer_may_take_its_time() -> None:
+    """An implementation that waits, more than once and also for something that fails, is heard to its end."""
+
+    async def slow() -> Decision:
+        await asyncio.sleep(0)
+        with pytest.raises(ZeroDivisionError):
+            await asyncio.gather(_raises())
+        await asyncio.sleep(0.001)
+        return ALL
+
+    assert await allowed(asked(_authorizes(slow)), ALICE, PULL) == [frozenset({Action.PULL})]
+
+
+async def test_a_request_that_ends_takes_its_question_with_it() -> None:
+    """A cancelled request reaches the implementation that it waits for."""
+    started, left = asyncio.Event(), asyncio.Event()
+
+    async def waits() -> None:
+        started.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            left.set()
+
+    task = asyncio.create_task(asked(_authorizes(waits)).authorize(ALICE, [PULL]))
+    await started.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert left.is_set()
+
+
 async def test_a_refusal_ends_the_request() -> None:
     """A Refusal comes through as it is, and nobody after it is asked."""
     refusal = Refusal(403, "DENIED", "no")

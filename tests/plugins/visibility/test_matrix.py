@@ -16,7 +16,6 @@ from gateway.plugins import (
     RepositoryName,
     Role,
     Standing,
-    Verdict,
     Visibility,
 )
 from plugins.visibility import rules
@@ -208,7 +207,7 @@ REFUSED = [
 @pytest.mark.parametrize(("identity", "standing", "action", "name", "finding"), REFUSED)
 def test_the_step_that_refuses(identity: Identity, standing: Standing, action: str, name: str, finding: str) -> None:
     """The step that does not pass says what is missing, and what would change it."""
-    steps = rules.verdict(identity, access(project("public enabled"), "pull", action), standing).steps
+    steps = rules.verdict(identity, access(project("public enabled"), "pull", action), standing).steps()
     failed = [step for step in steps if not step.passed]
     assert [(step.name, step.finding) for step in failed] == [(name, finding)]
     assert failed[0].remedy
@@ -224,7 +223,7 @@ def test_the_step_that_refuses(identity: Identity, standing: Standing, action: s
 )
 def test_the_step_that_refuses_a_jobs_pull(row: str, standing: Standing, name: str, finding: str) -> None:
     """A job that may not pull from another project hears of the role, the allowlist or the setting that stops it."""
-    steps = rules.verdict(job(), access(project(row), "pull"), standing).steps
+    steps = rules.verdict(job(), access(project(row), "pull"), standing).steps()
     failed = [step for step in steps if not step.passed]
     assert [step.name for step in failed] == [name]
     assert finding in failed[0].finding
@@ -233,17 +232,18 @@ def test_the_step_that_refuses_a_jobs_pull(row: str, standing: Standing, name: s
 def test_the_step_of_an_archived_project() -> None:
     """A developer's push to an archived project is refused for that, not for the role."""
     archived = project("private enabled", archived=True)
-    steps = rules.verdict(user(), access(archived, "pull", "push"), Standing(Role.DEVELOPER)).steps
+    steps = rules.verdict(user(), access(archived, "pull", "push"), Standing(Role.DEVELOPER)).steps()
     assert [step.finding for step in steps if not step.passed] == ["the project is archived: it is read-only"]
 
 
 def test_all_steps_pass_where_all_is_granted() -> None:
     """Unknown and repeated actions refuse nothing of their own."""
     found = rules.verdict(user(), access(project("public enabled"), "pull", "pull", "fly"), Standing())
-    assert all(step.passed for step in found.steps)
+    assert all(step.passed for step in found.steps())
     assert found.allowed == WORDS["P"]
 
 
 def test_no_project_no_verdict() -> None:
     """A name that no project owns is answered with nothing."""
-    assert rules.verdict(user(admin=True), Access("repository", "acme/x", ("pull",)), Standing()) == Verdict()
+    found = rules.verdict(user(admin=True), Access("repository", "acme/x", ("pull",)), Standing())
+    assert (found.allowed, found.steps()) == (WORDS["-"], ())
