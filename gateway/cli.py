@@ -98,8 +98,8 @@ def explain(
     width = max(len(step.name) for step in found.steps)
     for step in found.steps:
         sys.stdout.write(f"{step.name:{width}}  {'ok' if step.passed else 'NO'}  {step.finding}\n")
-    for remedy in found.remedies:
-        sys.stdout.write(f"\nTo change the answer: {remedy}\n")
+    if found.remedy:
+        sys.stdout.write(f"\nTo change the answer: {found.remedy}\n")
 
 
 @cli.command()

@@ -34,24 +34,20 @@ _METHODS: Final[Mapping[Wish, str]] = {"pull": "GET", "push": "PUT", "delete": "
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """The steps, the last of which is the result, and what would change it."""
+    """The steps, the last of which is the result, and what would change it (empty where it may be done)."""
 
     steps: tuple[Step, ...]
+    remedy: str = ""
 
     @property
     def granted(self) -> bool:
         """Whether it may be done."""
         return all(step.passed for step in self.steps)
 
-    @property
-    def remedies(self) -> tuple[str, ...]:
-        """What would change a refusal, each once."""
-        return tuple(dict.fromkeys(step.remedy for step in self.steps if step.remedy and not step.passed))
-
     def as_json(self) -> dict[str, Any]:
         """The explanation for programs."""
         steps = [{"step": step.name, "passed": step.passed, "finding": step.finding} for step in self.steps]
-        return {"granted": self.granted, "steps": steps, "next": list(self.remedies)}
+        return {"granted": self.granted, "steps": steps, "next": self.remedy}
 
 
 async def explain(path: Path, wish: Wish, image: str, credential: Credential | None) -> Explanation:
@@ -61,35 +57,35 @@ async def explain(path: Path, wish: Wish, image: str, credential: Credential | N
     plugins, _, _ = app.build(config, keys.ephemeral())
     try:
         async with plugins.lifespan(_ASKED):
-            steps = await _steps(plugins, wish, image, credential)
+            found = await _ask(plugins, wish, image, credential)
     except PluginFailedError as error:
         raise ConfigError([f"a plugin failed: {error.where}"]) from error
-    granted = all(step.passed for step in steps)
-    result = f"{wish} is {'granted' if granted else 'refused'}"
-    return Explanation((*steps, Step("result", passed=granted, finding=result)))
+    result = f"{wish} is {'granted' if found.granted else 'refused'}"
+    return Explanation((*found.steps, Step("result", passed=found.granted, finding=result)), found.remedy)
 
 
-async def _steps(plugins: Plugins, wish: Wish, image: str, credential: Credential | None) -> tuple[Step, ...]:
+async def _ask(plugins: Plugins, wish: Wish, image: str, credential: Credential | None) -> Explanation:
     client = Client("127.0.0.1", "explain")
     try:
         identity = ANONYMOUS if credential is None else await plugins.authenticate(credential, client)
     except InvalidCredentialError as error:
         remedy = "check username and secret: a token's kind decides which username goes with it"
-        return (Step("credential", passed=False, finding=f"not accepted: {error}", remedy=remedy),)
+        return Explanation((Step("credential", passed=False, finding=f"not accepted: {error}"),), remedy)
     name, reference = split(image)
     method = _METHODS[wish]
     access = Access("repository", name, NEEDS[Kind.MANIFEST][method])
     answers = await plugins.decide(identity, [access])
     if isinstance(answers, Refusal):
-        return (Step("refusal", passed=False, finding=f"{answers.status} {answers.code}: {answers.message}"),)
-    steps = answers[0].steps
-    if not answers[0].missing:
-        facts = RequestFacts(method, Kind.MANIFEST, name, reference, (answers[0].access,), client)
-        deny = plugins.admit_request(identity, facts)
-        if deny is not None:
-            reason = deny.reason
-            steps += (Step(reason.code, passed=False, finding=reason.message, remedy=reason.remedy),)
-    return steps
+        return Explanation((Step("refusal", passed=False, finding=f"{answers.status} {answers.message}"),))
+    answer = answers[0]
+    if answer.why is not None:
+        return Explanation(answer.steps, answer.why.remedy)
+    facts = RequestFacts(method, Kind.MANIFEST, name, reference, (answer.access,), client)
+    deny = plugins.admit_request(identity, facts)
+    if deny is None:
+        return Explanation(answer.steps)
+    veto = Step(deny.reason.code, passed=False, finding=deny.reason.message)
+    return Explanation((*answer.steps, veto), deny.reason.remedy)
 
 
 def split(image: str) -> tuple[str, str | None]:

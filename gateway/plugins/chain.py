@@ -23,6 +23,10 @@ HIDDEN: Final = Reason(
 
 _NO_PROJECT: Final = Reason("project", "no project owns the name", "check the name, or create the project")
 _SCOPES: Final = "scopes"
+_LOGIN: Final = "login"
+_KIND: Final = "kind"
+_FINAL: Final = frozenset({_LOGIN, _KIND})
+"""Steps that no other credential of the kind could pass: what follows them is beside the point."""
 
 _TITLES: Final[Mapping[CredentialKind, str]] = {
     CredentialKind.PASSWORD: "account password",
@@ -85,6 +89,8 @@ class Answer:
         failed = [step for step in self.steps if not step.passed]
         if not self.missing or not failed:
             return None
+        if failed[0].name in _FINAL:
+            failed = failed[:1]
         return Reason(
             failed[0].name,
             "; ".join(step.finding for step in failed),
@@ -127,7 +133,7 @@ def _ceiling(identity: Identity, actions: Iterable[str]) -> Step:
         return Step(_SCOPES, passed=True, finding=named)
     short = _listed(missing)
     if identity.anonymous:
-        return Step("login", passed=False, finding=f"{short} needs a login, and nobody is logged in", remedy="log in")
+        return Step(_LOGIN, passed=False, finding=f"{short} needs a login, and nobody is logged in", remedy="log in")
     kind = CredentialKind.PERSONAL_ACCESS_TOKEN if identity.kind is CredentialKind.OAUTH else identity.kind
     needed = _SCOPE_FOR.get(kind, {})
     if all(action in needed for action in missing):
@@ -142,7 +148,7 @@ def _ceiling(identity: Identity, actions: Iterable[str]) -> Step:
     title = _TITLES.get(identity.kind, identity.kind)
     article = "an" if title[0] in "aeiouAEIOU" else "a"
     return Step(
-        _SCOPES,
+        _KIND,
         passed=False,
         finding=f"{short} is beyond {article} {title}",
         remedy="use the account or an api token of a maintainer",

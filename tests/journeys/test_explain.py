@@ -52,6 +52,7 @@ CHAINS = [
     pytest.param(BOB, "push", PRIVATE, "role", "developer role", id="reporter pushes"),
     pytest.param(CAROL, "delete", PRIVATE, "role", "maintainer role", id="developer deletes"),
     pytest.param(DAVE, "delete", f"{PRIVATE}:1", None, "", id="maintainer deletes"),
+    pytest.param(None, "push", PUBLIC, "login", "log in", id="nobody pushes"),
     pytest.param(ALICE_READ, "push", PRIVATE, "scopes", "write_registry or api", id="scopes too small"),
     pytest.param(DEPLOY_READ, "pull", PUBLIC, None, "", id="deploy token of another project, public"),
     pytest.param(JOB, "push", PUBLIC, "job_token", "CI_REGISTRY_IMAGE", id="job pushes to another project"),
@@ -71,10 +72,10 @@ def test_chain(
     """The chain names the step that refuses, and what would change the answer; its last step is the result."""
     found = explain(gateway, who, wish, image)
     failed = [one["step"] for one in found["steps"] if not one["passed"]]
-    assert failed == ([step, "result"] if step else [])
+    assert failed[:1] == ([step] if step else [])
     assert found["granted"] is (step is None)
     assert found["steps"][-1]["step"] == "result"
-    assert remedy in " ".join(found["next"])
+    assert remedy in found["next"]
 
 
 def test_every_part_is_in_the_chain(gateway: GatewayProcess) -> None:
@@ -129,10 +130,10 @@ def test_wire_and_log_are_cut_from_the_chain(gateway: GatewayProcess) -> None:
     step = next(one for one in chain["steps"] if not one["passed"])
     answer = gateway.wire(BOB).send("POST", f"/v2/{PRIVATE}/blobs/uploads/").expect(403)
     error = answer.json()["errors"][0]
-    assert error["detail"] == {"reason": step["step"], "actions": ["push"], "next": chain["next"][0]}
-    assert error["message"].endswith(f"{step['finding']}; {chain['next'][0]}")
+    assert error["detail"] == {"reason": step["step"], "actions": ["push"], "next": chain["next"]}
+    assert error["message"].endswith(f"{step['finding']}; {chain['next']}")
     line = logged(gateway, answer.header("X-Request-Id"), "request")
-    assert line["denied"] == f"{step['finding']}; {chain['next'][0]}"
+    assert line["denied"] == f"{step['finding']}; {chain['next']}"
 
 
 def test_log_says_what_a_stranger_may_not_hear(gateway: GatewayProcess) -> None:

@@ -91,8 +91,8 @@ def test_who_may_push_alone_hears_of_nothing_else() -> None:
         ),
         (alice(CredentialKind.OAUTH, PULL), "delete", "scopes", "do not allow delete", "api"),
         (alice(CredentialKind.DEPLOY_TOKEN, PULL), "push", "scopes", "do not allow push", "write_registry"),
-        (alice(CredentialKind.DEPLOY_TOKEN, PULL), "delete", "scopes", "beyond a deploy token", "a maintainer"),
-        (alice(CredentialKind.JOB_TOKEN, PULL | PUSH), "*", "scopes", "beyond a CI job token", "a maintainer"),
+        (alice(CredentialKind.DEPLOY_TOKEN, PULL), "delete", "kind", "beyond a deploy token", "a maintainer"),
+        (alice(CredentialKind.JOB_TOKEN, PULL | PUSH), "*", "kind", "beyond a CI job token", "a maintainer"),
         (ANONYMOUS, "push", "login", "nobody is logged in", "log in"),
     ],
 )
@@ -112,6 +112,12 @@ def test_every_cause_is_said_at_once() -> None:
     assert found is not None
     assert found.message == f"the token's scopes do not allow push; {ROLE.finding}"
     assert found.remedy == f"use a token that has write_registry or api; {ROLE.remedy}"
+
+
+def test_what_no_scope_helps_is_the_only_cause() -> None:
+    """Nobody needs a login first: what role they would need then is not said in the same breath."""
+    found = answer(ANONYMOUS, PULL, "pull", "push", steps=(ROLE,)).reason
+    assert found == Reason("login", "push needs a login, and nobody is logged in", "log in")
 
 
 def test_an_authorizer_that_gives_no_steps() -> None:
