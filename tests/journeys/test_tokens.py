@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 
 import jwt
 import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
 
 from tests.support import images
 from tests.support.gateway import GatewayProcess
@@ -28,6 +31,11 @@ from tests.support.people import (
     ROOT,
 )
 from tests.support.wire import SERVICE, Account, Answer, Credential
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.conftest import GatewayFactory
 
 
 def ask(gateway: GatewayProcess, who: Credential, *scopes: str, service: str = SERVICE) -> Answer:
@@ -122,6 +130,25 @@ def test_keys_verify_tokens(gateway: GatewayProcess) -> None:
     key = keys[jwt.get_unverified_header(token)["kid"]]
     claims = jwt.decode(token, key, algorithms=["ES256"], audience=SERVICE, issuer="registry-gateway")
     assert claims["sub"] == "alice"
+
+
+def test_an_rsa_key_signs_rs256(gateway_factory: GatewayFactory, tmp_path: Path) -> None:
+    """With an RSA key, GitLab's own kind, tokens are RS256, verify by the published key, and open the registry."""
+    key = rsa.generate_private_key(65537, 2048)
+    encoding = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    path = tmp_path / "rsa.pem"
+    path.touch(mode=0o600)
+    path.write_bytes(key.private_bytes(*encoding))
+    gateway = gateway_factory(extra={"tokens": {"signing_key_file": str(path)}})
+    token = gateway.wire(CAROL).token(f"repository:{PRIVATE}:pull,push")
+    assert jwt.get_unverified_header(token)["alg"] == "RS256"
+    published = jwt.PyJWKSet.from_dict(gateway.wire().get("/jwt/keys").expect(200).json())
+    verifying = published[jwt.get_unverified_header(token)["kid"]]
+    assert (
+        jwt.decode(token, verifying, algorithms=["RS256"], audience=SERVICE, issuer="registry-gateway")["sub"]
+        == "carol"
+    )
+    gateway.wire(token).push_image(PRIVATE, "rsa", images.image(b"rsa"))
 
 
 def told(answer: Answer, name: str) -> tuple[int, dict[str, str], bytes]:
