@@ -12,6 +12,14 @@ import orjson
 _ANYTHING: Final = json.JSONEncoder(separators=(",", ":"), default=repr)
 
 
+def encode_ascii(document: object) -> str:
+    """*document* as one line that no terminal and no log reader can misread, whatever characters a client sent."""
+    line = encode(document)
+    if line.isascii() and b"\x7f" not in line:
+        return line.decode()
+    return _ANYTHING.encode(document).replace("\x7f", "\\u007f")
+
+
 def encode(document: object) -> bytes:
     """*document* without spaces, in UTF-8; what is no JSON is written as its ``repr``."""
     try:

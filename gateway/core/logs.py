@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import structlog
 
-from gateway.core.jsonbytes import encode
+from gateway.core.jsonbytes import encode_ascii
 
 _LEVELS: Final = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 
@@ -66,7 +66,7 @@ class RequestLog:
         )
         if not self._waiting:
             asyncio.get_running_loop().call_soon(self._flush)
-        self._waiting.append(encode(line).decode())
+        self._waiting.append(encode_ascii(line))
 
     def _flush(self) -> None:
         lines, self._waiting = self._waiting, []
@@ -75,7 +75,7 @@ class RequestLog:
 
 
 def _dumps(value: object, **_: object) -> str:
-    return encode(value).decode()
+    return encode_ascii(value)
 
 
 class _Forward(logging.Handler):

@@ -7,6 +7,7 @@ with GitLab's ``auth_type``, ``user`` and ``meta`` claims (semantics 3.4) and on
 
 from __future__ import annotations
 
+import math
 import secrets
 import time
 from base64 import urlsafe_b64encode
@@ -174,6 +175,8 @@ class Tokens:
                     "verify_nbf": False,
                 },
             )
+            if not all(math.isfinite(body[claim]) for claim in ("nbf", "iat", "exp")):
+                raise InvalidTokenError("the token has a time that is none")
             if max(body["nbf"], body["iat"]) > self._clock() + _LEEWAY:
                 raise InvalidTokenError("the token is not valid yet")
             return _claims(body)
