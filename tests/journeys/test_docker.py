@@ -6,8 +6,22 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support import images
-from tests.support.people import BOB, CAROL, MALLORY, PRIVATE, PUBLIC
+from tests.support import images, people
+from tests.support.peers import run
+from tests.support.people import (
+    ALICE_API,
+    ALICE_OAUTH,
+    BOB,
+    CAROL,
+    DEPLOY_READ,
+    GROUP_READ,
+    JOB,
+    JOB_FINISHED,
+    MALLORY,
+    PRIVATE,
+    PROJECT_DEVELOPER,
+    PUBLIC,
+)
 from tests.support.wire import Account
 
 if TYPE_CHECKING:
@@ -33,9 +47,35 @@ def identity(docker: Docker, name: str) -> str:
     return docker("image", "inspect", "--format", "{{.Id}}", name).stdout.strip()
 
 
-def test_wrong_password(docker: Docker, gateway: GatewayProcess) -> None:
-    """A login with a wrong password fails with GitLab's words."""
-    refusal = docker.login(gateway.host, Account("carol", "wrong"), fails=True)
+@pytest.mark.parametrize(
+    "account",
+    [
+        pytest.param(CAROL, id="account password"),
+        pytest.param(ALICE_API, id="personal access token"),
+        pytest.param(PROJECT_DEVELOPER, id="project access token"),
+        pytest.param(GROUP_READ, id="group access token"),
+        pytest.param(ALICE_OAUTH, id="OAuth access token"),
+        pytest.param(DEPLOY_READ, id="deploy token"),
+        pytest.param(JOB, id="job token"),
+    ],
+)
+def test_login_accepts(docker: Docker, gateway: GatewayProcess, account: Account) -> None:
+    """Every kind of credential logs in."""
+    assert "Login Succeeded" in docker.login(gateway.host, account).said
+
+
+@pytest.mark.parametrize(
+    "account",
+    [
+        pytest.param(Account("carol", "wrong"), id="wrong password"),
+        pytest.param(Account("bob", JOB.password), id="job token under its user's name"),
+        pytest.param(JOB_FINISHED, id="token of a job that is over"),
+        pytest.param(Account("carol", DEPLOY_READ.password), id="deploy token under another username"),
+    ],
+)
+def test_login_refuses(docker: Docker, gateway: GatewayProcess, account: Account) -> None:
+    """A login with a credential that GitLab does not recognise fails with GitLab's words."""
+    refusal = docker.login(gateway.host, account, fails=True)
     assert "HTTP Basic: Access denied" in refusal.said
 
 
@@ -99,6 +139,78 @@ def test_refused_push_names_the_role(docker: Docker, gateway: GatewayProcess) ->
     docker.login(gateway.host, BOB)
     bring_in(docker, name, "refused")
     assert "developer" in docker("push", name, fails=True).said.lower()
+
+
+@pytest.mark.parametrize(
+    "account",
+    [
+        pytest.param(PROJECT_DEVELOPER, id="project token with role developer"),
+        pytest.param(JOB, id="job in its own project, of a reporter"),
+    ],
+)
+def test_push_is_allowed(docker: Docker, gateway: GatewayProcess, account: Account) -> None:
+    """Machines push with the tokens that were made for them, and pull what they pushed."""
+    name = f"{gateway.host}/{PRIVATE}/machine-docker:1"
+    docker.login(gateway.host, account)
+    bring_in(docker, name, str(account))
+    docker("push", name)
+    docker("rmi", name)
+    docker("pull", name)
+
+
+@pytest.mark.parametrize(
+    ("account", "project"),
+    [
+        pytest.param(GROUP_READ, PRIVATE, id="group token without write_registry"),
+        pytest.param(JOB, PUBLIC, id="job in another project"),
+    ],
+)
+def test_push_is_refused(docker: Docker, gateway: GatewayProcess, account: Account, project: str) -> None:
+    """A token pushes neither without the scope nor out of its project."""
+    name = f"{gateway.host}/{project}/refused-machine-docker:1"
+    docker.login(gateway.host, account)
+    bring_in(docker, name, "refused")
+    assert "denied" in docker("push", name, fails=True).said
+
+
+@pytest.mark.parametrize(
+    ("account", "project"),
+    [
+        pytest.param(GROUP_READ, PRIVATE, id="private, group token"),
+        pytest.param(JOB, PUBLIC, id="public, job of another project"),
+    ],
+)
+def test_pull_is_allowed(docker: Docker, gateway: GatewayProcess, account: Account, project: str) -> None:
+    """Machines pull what their role or the project's visibility opens to them."""
+    image = images.image(b"pulled by a machine")
+    gateway.wire(CAROL).push_image(f"{project}/for-machines-docker", "1", image)
+    docker.login(gateway.host, account)
+    name = f"{gateway.host}/{project}/for-machines-docker:1"
+    docker("pull", name)
+    assert docker.digest(name) == image.manifest.digest
+
+
+# What GitLab's documentation tells people to write into .gitlab-ci.yml.
+SCRIPT = """
+echo "$CI_REGISTRY_PASSWORD" | docker login --username "$CI_REGISTRY_USER" --password-stdin "$CI_REGISTRY"
+docker build --tag "$CI_REGISTRY_IMAGE:job-docker" .
+docker push "$CI_REGISTRY_IMAGE:job-docker"
+made=$(docker image inspect --format "{{.Id}}" "$CI_REGISTRY_IMAGE:job-docker")
+docker rmi "$CI_REGISTRY_IMAGE:job-docker"
+docker pull "$CI_REGISTRY_IMAGE:job-docker"
+test "$made" = "$(docker image inspect --format "{{.Id}}" "$CI_REGISTRY_IMAGE:job-docker")"
+"""
+
+
+def test_ci_job(docker: Docker, gateway: GatewayProcess, tmp_path: Path) -> None:
+    """A CI job builds, pushes and pulls its project's image with nothing but the variables that GitLab gives it."""
+    context = tmp_path / "context"
+    context.mkdir()
+    (context / "content.txt").write_text("made by a job")
+    (context / "Dockerfile").write_text("FROM scratch\nCOPY content.txt /\n")
+    job = people.ci_variables(gateway.host, PRIVATE, JOB)
+    run(["sh", "-eu", "-c", SCRIPT], environment={**docker.environment, **job}, folder=context)
+    gateway.wire(BOB).manifest(PRIVATE, "job-docker").expect(200)
 
 
 def test_anonymous_pull_of_a_public_image(docker: Docker, gateway: GatewayProcess) -> None:

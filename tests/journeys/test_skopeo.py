@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.support import images
+from tests.support import images, people
+from tests.support.peers import run
 from tests.support.people import (
     ALICE_API,
     ALICE_EXPIRED,
+    ALICE_OAUTH,
     ALICE_READ,
     ALICE_READ_WRITE,
     ALICE_REVOKED,
@@ -20,9 +22,15 @@ from tests.support.people import (
     DEPLOY_READ,
     DEPLOY_READ_WRITE,
     EVE,
+    GROUP_READ,
+    HIDDEN,
     INTERNAL,
+    JOB,
+    JOB_ELSEWHERE,
+    JOB_FINISHED,
     MALLORY,
     PRIVATE,
+    PROJECT_DEVELOPER,
     PUBLIC,
     ROOT,
 )
@@ -61,7 +69,11 @@ def tags(tools: Containers, repository: str) -> Any:
         pytest.param(MALLORY, id="member of nothing"),
         pytest.param(ALICE_API, id="personal access token"),
         pytest.param(Account("whoever", ALICE_API.password), id="personal access token under any username"),
+        pytest.param(PROJECT_DEVELOPER, id="project access token"),
+        pytest.param(GROUP_READ, id="group access token"),
+        pytest.param(ALICE_OAUTH, id="OAuth access token"),
         pytest.param(DEPLOY_READ, id="deploy token under its own username"),
+        pytest.param(JOB, id="job token"),
     ],
 )
 def test_login_accepts(tools: Containers, gateway: GatewayProcess, account: Account) -> None:
@@ -77,6 +89,8 @@ def test_login_accepts(tools: Containers, gateway: GatewayProcess, account: Acco
         pytest.param(Account("nobody", CAROL.password), id="unknown user"),
         pytest.param(Account("carol", DEPLOY_READ.password), id="deploy token under another username"),
         pytest.param(Account("carol", BOB.password), id="somebody else's password"),
+        pytest.param(Account("bob", JOB.password), id="job token under its user's name"),
+        pytest.param(JOB_FINISHED, id="token of a job that is over"),
         pytest.param(ALICE_EXPIRED, id="token that expires today"),
         pytest.param(ALICE_REVOKED, id="revoked token"),
         pytest.param(EVE, id="blocked user"),
@@ -97,6 +111,9 @@ def test_login_refuses(tools: Containers, gateway: GatewayProcess, account: Acco
         pytest.param(DAVE, id="maintainer"),
         pytest.param(DEPLOY_READ_WRITE, id="deploy token with both scopes"),
         pytest.param(ROOT, id="administrator"),
+        pytest.param(PROJECT_DEVELOPER, id="project token with role developer"),
+        pytest.param(ALICE_OAUTH, id="OAuth token with scope api"),
+        pytest.param(JOB, id="job in its own project, of a reporter"),
     ],
 )
 def test_push_is_allowed(tools: Containers, gateway: GatewayProcess, account: Account, tmp_path: Path) -> None:
@@ -114,6 +131,10 @@ def test_push_is_allowed(tools: Containers, gateway: GatewayProcess, account: Ac
         pytest.param(DEPLOY_READ, PRIVATE, id="deploy token without write_registry"),
         pytest.param(DEPLOY_READ_WRITE, PUBLIC, id="deploy token of another project"),
         pytest.param(MALLORY, PUBLIC, id="stranger"),
+        pytest.param(GROUP_READ, PRIVATE, id="group token without write_registry"),
+        pytest.param(PROJECT_DEVELOPER, PUBLIC, id="project token in another project"),
+        pytest.param(JOB, PUBLIC, id="job in another project"),
+        pytest.param(JOB, INTERNAL, id="job in another project that its user may read"),
     ],
 )
 def test_push_is_refused(
@@ -127,6 +148,14 @@ def test_push_is_refused(
     assert gateway.wire(ROOT).manifest(f"{project}/refused", "1").status == 404
 
 
+def test_refused_push_names_the_role(tools: Containers, gateway: GatewayProcess, tmp_path: Path) -> None:
+    """A reporter whose push is refused reads which role it takes."""
+    source = images.layout(tmp_path / "layout", "1", images.image(b"refused"))
+    tools.login(gateway.host, BOB)
+    target = f"docker://{gateway.host}/{PRIVATE}/refused-skopeo:1"
+    assert "developer" in tools.skopeo("copy", source, target, fails=True).said.lower()
+
+
 @pytest.mark.parametrize(
     ("account", "project"),
     [
@@ -134,6 +163,13 @@ def test_push_is_refused(
         pytest.param(MALLORY, INTERNAL, id="internal, signed in"),
         pytest.param(BOB, PRIVATE, id="private, reporter"),
         pytest.param(DEPLOY_READ, PRIVATE, id="private, deploy token"),
+        pytest.param(GROUP_READ, PRIVATE, id="private, group token"),
+        pytest.param(PROJECT_DEVELOPER, PRIVATE, id="private, project token"),
+        pytest.param(ALICE_OAUTH, PRIVATE, id="private, OAuth token"),
+        pytest.param(JOB, PRIVATE, id="private, job of the project"),
+        pytest.param(JOB_ELSEWHERE, INTERNAL, id="internal, job of another project"),
+        pytest.param(JOB, PUBLIC, id="public, job of another project"),
+        pytest.param(DEPLOY_READ, PUBLIC, id="public, deploy token of another project"),
     ],
 )
 def test_pull_is_allowed(tools: Containers, gateway: GatewayProcess, account: Account | None, project: str) -> None:
@@ -153,6 +189,8 @@ def test_pull_is_allowed(tools: Containers, gateway: GatewayProcess, account: Ac
         pytest.param(None, INTERNAL, id="internal, nobody"),
         pytest.param(MALLORY, PRIVATE, id="private, stranger"),
         pytest.param(DEPLOY_READ, INTERNAL, id="internal, deploy token of another project"),
+        pytest.param(JOB_ELSEWHERE, PRIVATE, id="private, job of another project and of a stranger"),
+        pytest.param(PROJECT_DEVELOPER, HIDDEN, id="private, project token of another project"),
     ],
 )
 def test_refused_pull_tells_nothing(
@@ -259,3 +297,24 @@ def test_sync(tools: Containers, gateway: GatewayProcess) -> None:
         for tag in tags(tools, f"{target}/synced")
     }
     assert found == {tag: image.manifest.digest for tag, image in pushed.items()}
+
+
+# What GitLab's documentation tells people to write into .gitlab-ci.yml, but for --tls-verify.
+SCRIPT = """
+echo "$CI_REGISTRY_PASSWORD" |
+    skopeo login --tls-verify=false --username "$CI_REGISTRY_USER" --password-stdin "$CI_REGISTRY"
+skopeo copy --dest-tls-verify=false "$SOURCE" "docker://$CI_REGISTRY_IMAGE:job-skopeo"
+skopeo copy --src-tls-verify=false "docker://$CI_REGISTRY_IMAGE:job-skopeo" "oci:$PWD/down:1"
+skopeo inspect --tls-verify=false --format "{{.Digest}}" "docker://$CI_REGISTRY_IMAGE:job-skopeo"
+"""
+
+
+def test_ci_job(tools: Containers, gateway: GatewayProcess, tmp_path: Path) -> None:
+    """A CI job pushes its project's image and pulls it again, with nothing but the variables that GitLab gives it."""
+    image = images.image(b"made by a job")
+    job = people.ci_variables(gateway.host, PRIVATE, JOB)
+    environment = {**tools.environment, **job, "SOURCE": images.layout(tmp_path / "up", "1", image)}
+    ended = run(["sh", "-eu", "-c", SCRIPT], environment=environment, folder=tmp_path)
+    assert ended.stdout.splitlines()[-1] == image.manifest.digest
+    stored = {path.name for path in (tmp_path / "down" / "blobs" / "sha256").iterdir()}
+    assert stored == {blob.digest.removeprefix("sha256:") for blob in image.blobs}

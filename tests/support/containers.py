@@ -49,7 +49,7 @@ class Containers:
         self._registries.write_text("")
         (folder / "containers.conf").write_text(CONTAINERS.format(folder=folder))
         (folder / "storage.conf").write_text(STORAGE.format(folder=folder))
-        self._environment = {
+        self.environment = {
             **os.environ,
             "CONTAINERS_CONF": str(folder / "containers.conf"),
             "CONTAINERS_REGISTRIES_CONF": str(self._registries),
@@ -98,4 +98,4 @@ class Containers:
         return self._run(tool, *words, stdin=account.password, fails=fails)
 
     def _run(self, *words: str | Path, stdin: str = "", fails: bool = False) -> Finished:
-        return run(words, environment=self._environment, stdin=stdin, fails=fails)
+        return run(words, environment=self.environment, stdin=stdin, fails=fails)

@@ -26,7 +26,7 @@ class Docker:
 
     def __init__(self, socket: Path, home: Path) -> None:
         home.mkdir(parents=True, exist_ok=True)
-        self._environment = {
+        self.environment = {
             **os.environ,
             "DOCKER_HOST": f"unix://{socket}",
             "DOCKER_CONFIG": str(home),
@@ -36,7 +36,7 @@ class Docker:
 
     def __call__(self, *words: str | Path, stdin: str | bytes = b"", fails: bool = False) -> Finished:
         """Run `docker` with these words."""
-        return run(["docker", *words], environment=self._environment, stdin=stdin, fails=fails)
+        return run(["docker", *words], environment=self.environment, stdin=stdin, fails=fails)
 
     def login(self, host: str, account: Account, *, fails: bool = False) -> Finished:
         """Log in to a registry."""

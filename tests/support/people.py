@@ -21,12 +21,20 @@ ALICE_READ = Account("alice", "pat-alice-read")
 ALICE_READ_WRITE = Account("alice", "pat-alice-read-write")
 ALICE_EXPIRED = Account("alice", "pat-alice-expires-today")
 ALICE_REVOKED = Account("alice", "pat-alice-revoked")
+ALICE_NO_REGISTRY = Account("alice", "pat-alice-read-user")
+"""An owner's token without a scope of the registry."""
+ALICE_OAUTH = Account("oauth2", "oauth-of-alice")
 PROJECT_DEVELOPER = Account("project-bot", "project-app-developer")
 GROUP_READ = Account("group-bot", "group-acme-read")
 JOB = Account("gitlab-ci-token", "job-of-app")
 """A running job of `acme/app`, started by its reporter."""
+JOB_FINISHED = Account("gitlab-ci-token", "finished-job-of-app")
+JOB_ELSEWHERE = Account("gitlab-ci-token", "job-of-open")
+"""A running job of `acme/open`, started by a member of nothing."""
 DEPLOY_READ = Account("gitlab+deploy-token-1", "deploy-app-read")
 DEPLOY_READ_WRITE = Account("gitlab+deploy-token-2", "deploy-app-read-write")
+DEPLOY_ELSEWHERE = Account("gitlab+deploy-token-3", "deploy-open-read-write")
+"""A deploy token of `acme/open`."""
 
 PRIVATE = "acme/app"
 INTERNAL = "acme/internal"
@@ -73,6 +81,8 @@ def directory() -> dict[str, Any]:
             _personal(ALICE_READ_WRITE, _READ_WRITE),
             {**_personal(ALICE_EXPIRED, ["api"]), "expires_at": dt.datetime.now(dt.UTC).date()},
             {**_personal(ALICE_REVOKED, ["api"]), "revoked": True},
+            _personal(ALICE_NO_REGISTRY, ["read_user"]),
+            {"kind": "oauth_token", "user": ALICE.username, "token": ALICE_OAUTH.password, "scopes": ["api"]},
             {
                 "kind": "project_access_token",
                 "project": PRIVATE,
@@ -87,16 +97,33 @@ def directory() -> dict[str, Any]:
                 "token": GROUP_READ.password,
                 "scopes": _READ,
             },
-            {"kind": "ci_job_token", "project": PRIVATE, "user": BOB.username, "token": JOB.password},
+            _job(JOB, PRIVATE, BOB),
+            {**_job(JOB_FINISHED, PRIVATE, BOB), "status": "success"},
+            _job(JOB_ELSEWHERE, PUBLIC, MALLORY),
             _deploy(DEPLOY_READ, _READ),
             _deploy(DEPLOY_READ_WRITE, _READ_WRITE),
+            {**_deploy(DEPLOY_ELSEWHERE, _READ_WRITE), "project": PUBLIC},
         ],
+    }
+
+
+def ci_variables(host: str, project: str, job: Account) -> dict[str, str]:
+    """Give a job the variables by which it finds its registry, as GitLab does (semantics 2.4)."""
+    return {
+        "CI_REGISTRY": host,
+        "CI_REGISTRY_IMAGE": f"{host}/{project.lower()}",
+        "CI_REGISTRY_USER": job.username,
+        "CI_REGISTRY_PASSWORD": job.password,
     }
 
 
 def _personal(account: Account, scopes: list[str]) -> dict[str, Any]:
     kind = "personal_access_token"
     return {"kind": kind, "user": account.username, "token": account.password, "scopes": scopes}
+
+
+def _job(account: Account, project: str, user: Account) -> dict[str, Any]:
+    return {"kind": "ci_job_token", "project": project, "user": user.username, "token": account.password}
 
 
 def _deploy(account: Account, scopes: list[str]) -> dict[str, Any]:
