@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
 from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 
@@ -130,6 +132,16 @@ def test_keys_verify_tokens(gateway: GatewayProcess) -> None:
     key = keys[jwt.get_unverified_header(token)["kid"]]
     claims = jwt.decode(token, key, algorithms=["ES256"], audience=SERVICE, issuer="registry-gateway")
     assert claims["sub"] == "alice"
+
+
+def test_a_granted_push_makes_the_record(gateway: GatewayProcess) -> None:
+    """A repository has its record from push authorisation on; a grant of pull, and a refused push, make none."""
+    names = [f"{PRIVATE}/{word}" for word in ("record-push", "record-pull", "record-refused")]
+    gateway.wire(CAROL).token(f"repository:{names[0]}:push", f"repository:{names[1]}:pull")
+    gateway.wire(BOB).token(f"repository:{names[2]}:pull,push")
+    with closing(sqlite3.connect(gateway.data / "gateway.db")) as database:
+        found = database.execute("select path, project from repositories where path like '%/record-%'").fetchall()
+    assert found == [(names[0], PRIVATE)]
 
 
 def test_an_rsa_key_signs_rs256(gateway_factory: GatewayFactory, tmp_path: Path) -> None:

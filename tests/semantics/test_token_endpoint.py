@@ -169,21 +169,20 @@ def test_scopes(served: GatewayProcess, scopes: list[str], expected: Entries) ->
 
 
 UNITED = [
-    pytest.param([scope(HOME, "pull"), scope(HOME, "push")], {"pull", "push"}, id="two"),
-    pytest.param([scope(HOME, "pull,push"), scope(HOME, "push")], {"pull", "push"}, id="overlapping"),
-    pytest.param([scope(HOME, "pull"), scope(HOME, "pull")], {"pull"}, id="twice the same"),
-    pytest.param([scope(HOME, "pull"), PULL, scope(HOME, "push")], {"pull", "push"}, id="apart"),
-    pytest.param([scope(HOME, "pull"), scope(HOME.upper(), "push")], {"pull", "push"}, id="spelt differently"),
-    pytest.param([scope(HOME, "delete"), scope(HOME, "pull")], {"pull"}, id="one refused"),
-    pytest.param([f"{scope(HOME, 'pull')} {scope(HOME, 'push')}"], {"pull", "push"}, id="joined"),
+    pytest.param([scope(HOME, "pull"), scope(HOME, "push")], "pull,push", id="two"),
+    pytest.param([scope(HOME, "pull,push"), scope(HOME, "push")], "pull,push", id="overlapping"),
+    pytest.param([scope(HOME, "pull"), scope(HOME, "pull")], "pull", id="twice the same"),
+    pytest.param([scope(HOME, "pull"), PULL, scope(HOME, "push")], "pull,push", id="apart"),
+    pytest.param([scope(HOME, "pull"), scope(HOME.upper(), "push")], "pull,push", id="spelt differently"),
+    pytest.param([scope(HOME, "delete"), scope(HOME, "pull")], "pull", id="one refused"),
+    pytest.param([f"{scope(HOME, 'pull')} {scope(HOME, 'push')}"], "pull,push", id="joined"),
 ]
 
 
 @pytest.mark.parametrize(("scopes", "expected"), UNITED)
-def test_scopes_of_one_repository_are_united(served: GatewayProcess, scopes: list[str], expected: set[str]) -> None:
-    """Several scopes for one repository make one entry (design 4.4)."""
-    found = [set(actions.split(",")) for name, actions in access(ask(served, DEVELOPER, *scopes)) if name == HOME]
-    assert found == [expected]
+def test_scopes_of_one_repository_are_united(served: GatewayProcess, scopes: list[str], expected: str) -> None:
+    """Several scopes for one repository make one entry, where what they have in common stands once (design 4.4)."""
+    assert [actions for name, actions in access(ask(served, DEVELOPER, *scopes)) if name == HOME] == [expected]
 
 
 CATALOG = "registry:catalog:*"
