@@ -7,6 +7,7 @@ with GitLab's ``auth_type``, ``user`` and ``meta`` claims (semantics 3.4) and on
 
 from __future__ import annotations
 
+import itertools
 import math
 import secrets
 import time
@@ -72,6 +73,8 @@ class Tokens:
         self._service = service
         self._clock = clock
         self._verified: LRUCache[bytes, Claims] = LRUCache(_REMEMBERED, getsizeof=_weight)
+        self._prefix = f"{secrets.token_urlsafe(12)}."
+        self._numbers = itertools.count()
         self._users: LRUCache[tuple[str, str], tuple[str, int]] = LRUCache(_USERS)
         header = {"alg": keys.algorithm, "kid": keys.key_id, "typ": "JWT"}
         self._header = _base64url(encode(header))
@@ -109,7 +112,7 @@ class Tokens:
             "iat": now,
             "nbf": now - _LEEWAY,
             "exp": now + max(1, int(self.ttl)),
-            "jti": secrets.token_urlsafe(12),
+            "jti": self._id(),
             "auth_type": identity.kind,
             "user": self._user(identity, now),
             "access": list(granted.values()),
@@ -132,10 +135,14 @@ class Tokens:
         if end < now + self.ttl:
             end = now + 2 * max(1, int(self.ttl))
             info = None if identity.anonymous else {"token_type": identity.kind, "username": identity.subject}
-            times = {"iat": now, "nbf": now - _LEEWAY, "exp": end, "jti": secrets.token_urlsafe(12)}
+            times = {"iat": now, "nbf": now - _LEEWAY, "exp": end, "jti": self._id()}
             token = self._encoded({"user_info": info, **times})
             self._users[key] = token, end
         return token
+
+    def _id(self) -> str:
+        """An id that no other token has: unique among processes by chance, within one by counting."""
+        return f"{self._prefix}{next(self._numbers):x}"
 
     def _encoded(self, claims: dict[str, Any]) -> str:
         """The claims as a JWS (RFC 7515 section 7.1). ``jwt.encode`` would write and sort the same header each time."""

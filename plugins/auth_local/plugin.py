@@ -59,6 +59,7 @@ class Plugin:
         self._index: Index | None = None
         self._stamp: _Stamp | None = None
         self._broken: tuple[str, ...] = ()
+        self._looked = False
         self._reading = asyncio.Lock()
 
     # -- start-up -----------------------------------------------------------------------------------
@@ -209,14 +210,28 @@ class Plugin:
     # -- the file -----------------------------------------------------------------------------------
 
     async def _current(self) -> Index:
-        """The directory as it is now, or as it was before an edit broke it."""
+        """The directory as it is now, or as it was before an edit broke it.
+
+        The file is looked at once in a turn of the event loop: whatever was sent after an edit is read in a later one.
+        Each look is a system call, a tenth of a token request when each question took one.
+        """
         assert self._index is not None
-        if _stamp(self._path) != self._stamp:
-            async with self._reading:
-                stamp = _stamp(self._path)
-                if stamp != self._stamp:
-                    await self._read(stamp)
+        if not self._looked:
+            if _stamp(self._path) == self._stamp:
+                self._looked = True
+                asyncio.get_running_loop().call_soon(self._look_again)
+            else:
+                await self._reread()
         return self._index
+
+    def _look_again(self) -> None:
+        self._looked = False
+
+    async def _reread(self) -> None:
+        async with self._reading:
+            stamp = _stamp(self._path)
+            if stamp != self._stamp:
+                await self._read(stamp)
 
     async def _read(self, stamp: _Stamp | None) -> None:
         self._broken = ()

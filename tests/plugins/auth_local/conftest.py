@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime as dt
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, cast
@@ -112,6 +113,12 @@ class Local:
         """Enter the plugin's life."""
         async with self.plugin.gateway_lifespan():
             yield
+
+    async def edit(self, directory: object) -> None:
+        """Change the directory while the plugin runs, before anything that is sent afterwards."""
+        write(self.path, directory)
+        # What is sent after an edit is read in a later turn of the event loop.
+        await asyncio.sleep(0)
 
     async def login(self, username: str, password: str) -> Identity | None:
         """Present a credential."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -116,13 +117,13 @@ async def test_token_by_hash(local: Local) -> None:
     digest = "BA7816BF8F01CFEA414140DE5DAE2223B00361A396177A9CB410FF61F20015AD"
     changed["tokens"][0] = {**pat("", ["api"]), "token_sha256": digest}
     del changed["tokens"][0]["token"]
-    write(local.path, changed)
+    await local.edit(changed)
     assert await local.login("", "abc") is not None
 
 
 async def test_change_is_seen(local: Local) -> None:
     """The next question is answered from the changed file."""
-    write(local.path, one(tokens=[pat("fresh", ["api"])]))
+    await local.edit(one(tokens=[pat("fresh", ["api"])]))
     assert await local.login("", "fresh") is not None
     assert await local.login("", "pat-api") is None
 
@@ -133,13 +134,20 @@ async def test_broken_edit(local: Local, broken: str | None) -> None:
     if broken is None:
         local.path.unlink()
     else:
-        write(local.path, broken)
+        await local.edit(broken)
     for _ in range(3):
         assert await local.login("", "pat-api") is not None
     health = await local.plugin.gateway_health()
     assert not health.ok
     assert str(local.path) in health.message
     assert len(local.log.errors) == 1
-    write(local.path, content())
+    await local.edit(content())
     assert (await local.plugin.gateway_health()).ok
     assert len(local.log.errors) == 1
+
+
+async def test_a_change_is_seen_by_everybody_who_asks_after_it(local: Local) -> None:
+    """Of many questions in one turn of the event loop, the first that finds the file changed keeps none from it."""
+    await local.edit(one(tokens=[pat("fresh", ["api"])]))
+    found = await asyncio.gather(*(local.login("", "fresh") for _ in range(5)))
+    assert all(identity is not None for identity in found)

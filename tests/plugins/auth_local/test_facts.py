@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from gateway.plugins import ANONYMOUS, CredentialKind, Identity, Project, RegistryLevel, Role, Standing, Visibility
-from tests.plugins.auth_local.conftest import TODAY, Local, content, write
+from tests.plugins.auth_local.conftest import TODAY, Local, content
 
 APP = Project("acme/App", Visibility.PRIVATE, id=7)
 DEEP = Project("acme/sub/deep", Visibility.PUBLIC, RegistryLevel.PRIVATE)
@@ -103,7 +103,7 @@ async def test_standing_ends_with_the_token(local: Local, secret: str, change: d
     for token in changed["tokens"]:
         if token["token"] == secret:
             token.update(change)
-    write(local.path, changed)
+    await local.edit(changed)
     assert await local.plugin.gateway_standing(identity, APP) == Standing()
 
 
@@ -117,7 +117,7 @@ async def test_standing_ends_with_the_job(local: Local, change: str) -> None:
         changed["users"][1]["state"] = "blocked"
     else:
         next(token for token in changed["tokens"] if token["token"] == "job")["status"] = "failed"
-    write(local.path, changed)
+    await local.edit(changed)
     assert await local.plugin.gateway_standing(identity, APP) == Standing()
 
 
@@ -125,7 +125,7 @@ async def test_blocked_user_has_no_standing(local: Local) -> None:
     """A role ends when its holder is blocked."""
     changed = content()
     changed["users"][1]["state"] = "blocked"
-    write(local.path, changed)
+    await local.edit(changed)
     assert await local.plugin.gateway_standing(user("bob"), APP) == Standing()
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from gateway.plugins import ALL_ACTIONS, Action, CredentialKind, Identity, InvalidCredentialError
 from plugins.auth_local import passwords, rules
-from tests.plugins.auth_local.conftest import DAY, HASHED, TODAY, Local, content, deploy, write
+from tests.plugins.auth_local.conftest import DAY, HASHED, TODAY, Local, content, deploy
 
 NOTHING = frozenset[Action]()
 PULL = frozenset({Action.PULL})
@@ -94,7 +94,7 @@ async def test_two_deploy_tokens_of_one_username(local: Local) -> None:
     """Deploy tokens may share a username, each with its own scopes and place."""
     changed = content()
     changed["tokens"].append(deploy("deploy-app", "dt-second", group="acme"))
-    write(local.path, changed)
+    await local.edit(changed)
     first, second = await local.login("deploy-app", "dt-app"), await local.login("deploy-app", "dt-second")
     assert first is not None
     assert second is not None
@@ -174,7 +174,7 @@ async def test_job_of_an_admin(local: Local) -> None:
     """A job has nothing of its user's adminship."""
     changed = content()
     changed["users"][1]["admin"] = True
-    write(local.path, changed)
+    await local.edit(changed)
     found = await local.login("gitlab-ci-token", "job")
     assert found is not None
     assert not found.admin
@@ -190,7 +190,7 @@ async def test_login_by_email(local: Local) -> None:
     """An e-mail address, in any case, stands for its user."""
     changed = content()
     changed["users"][0]["email"] = "Alice@example.com"
-    write(local.path, changed)
+    await local.edit(changed)
     found = await local.login("aLICE@Example.com", "plain-secret")
     assert found is not None
     assert found.subject == "Alice"
@@ -225,5 +225,5 @@ async def test_right_password_is_remembered(local: Local, monkeypatch: pytest.Mo
     assert await local.login("bob", "hashed-secret") is not None
     changed = content()
     changed["users"][1]["password_hash"] = HASHED[:-4] + "AAAA"
-    write(local.path, changed)
+    await local.edit(changed)
     assert await local.login("bob", "hashed-secret") is None
