@@ -114,15 +114,10 @@ class Answer:
         return why if Action.PULL in within or (within and by_scopes) else None
 
 
-def credential(identity: Identity) -> str:
-    """What the identity came with, such as ``account password of alice``."""
-    if identity.anonymous:
-        return "none: nobody is logged in"
-    return identity.title or f"{_TITLES.get(identity.kind, identity.kind)} of {identity.subject}"
-
-
 def _credential(identity: Identity) -> Step:
-    return Step("credential", passed=True, finding=credential(identity))
+    """What the identity came with, such as ``account password of alice``."""
+    named = identity.title or f"{_TITLES.get(identity.kind, identity.kind)} of {identity.subject}"
+    return Step("credential", passed=True, finding="none: nobody is logged in" if identity.anonymous else named)
 
 
 def _ceiling(identity: Identity, actions: Iterable[str]) -> Step:
