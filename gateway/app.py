@@ -16,6 +16,7 @@ from gateway.core.access import AccessControl
 from gateway.core.database import Database
 from gateway.core.handlers.base import Core
 from gateway.core.health import Admin
+from gateway.core.issuers import Issuers
 from gateway.core.keys import Keys, Sealer
 from gateway.core.metadata import MetadataStore
 from gateway.core.metrics import JOB_FAILURES, PLUGIN_FAILURES
@@ -94,8 +95,13 @@ async def serving(config: Config, public: socket.socket, admin: socket.socket) -
     log = logs.get("gateway")
     keys = key_files.load(config.tokens, shared=config.database.shared, create=False)
     plugins, database, metadata = build(config, keys)
+    trusted = Issuers(config.tokens.trusted_issuers, log)
     tokens = Tokens(
-        keys, issuer=config.tokens.issuer, service=config.tokens.service, ttl=config.tokens.ttl.total_seconds()
+        keys,
+        issuer=config.tokens.issuer,
+        service=config.tokens.service,
+        ttl=config.tokens.ttl.total_seconds(),
+        trusted=trusted,
     )
     sessions = Sessions(Sealer(keys.derive("uploads")), config.uploads.ceiling.total_seconds())
     access = AccessControl(plugins, tokens, sessions, service=config.tokens.service, anonymous=config.anonymous)
@@ -108,6 +114,7 @@ async def serving(config: Config, public: socket.socket, admin: socket.socket) -
     try:
         await database.open()
         async with (
+            trusted.watched(),
             plugins.lifespan(),
             _background(
                 asyncio.create_task(events.run()),

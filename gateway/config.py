@@ -165,6 +165,30 @@ class AdminConfig(Model):
     listen: Listen = Address(host="127.0.0.1", port=5001)
 
 
+class TrustedIssuer(Model):
+    """A server whose registry tokens are accepted beside our own, and how they are verified: by one of three."""
+
+    issuer: str = Field(min_length=1)
+    audience: str = Field(default="container_registry", min_length=1)
+    certificate_file: Path | None = None
+    key_file: Path | None = None
+    jwks_url: WebUrl | None = None
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Self:
+        if sum(way is not None for way in (self.certificate_file, self.key_file, self.jwks_url)) != 1:
+            raise ValueError("a trusted issuer needs one of certificate_file, key_file and jwks_url")
+        if self.jwks_url is not None and not _is_private(self.jwks_url):
+            raise ValueError("jwks_url: keys are read over https, or from this machine")
+        return self
+
+
+def _is_private(url: str) -> bool:
+    """Whether nobody between here and there can change what *url* answers."""
+    parts = urlsplit(url)
+    return parts.scheme == "https" or parts.hostname in {"localhost", "127.0.0.1", "::1"}
+
+
 class TokensConfig(Model):
     """The token endpoint and the tokens that it signs."""
 
@@ -174,14 +198,15 @@ class TokensConfig(Model):
     realm: WebUrl | None = None
     signing_key_file: Path = Path("data/signing-key.pem")
     verification_key_files: tuple[Path, ...] = ()
-    trusted_issuers: tuple[dict[str, str], ...] = ()
+    trusted_issuers: tuple[TrustedIssuer, ...] = ()
 
-    @field_validator("trusted_issuers")
-    @classmethod
-    def _none_yet(cls, value: tuple[dict[str, str], ...]) -> tuple[dict[str, str], ...]:
-        if value:
-            raise ValueError("this version accepts its own tokens only; leave the list empty")
-        return value
+    @model_validator(mode="after")
+    def _different_issuers(self) -> Self:
+        names = [self.issuer, *(item.issuer for item in self.trusted_issuers)]
+        for place, name in enumerate(names[1:]):
+            if name in names[: place + 1]:
+                raise ValueError(f"trusted_issuers.{place}.issuer: {name!r} stands there twice, or is our own issuer")
+        return self
 
 
 class UploadsConfig(Model):

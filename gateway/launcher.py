@@ -22,6 +22,7 @@ from prometheus_client.multiprocess import mark_process_dead
 from gateway import app
 from gateway.config import Address, Config, load, plugin_items
 from gateway.core import database, keys, logs
+from gateway.core.issuers import Issuers
 from gateway.errors import ConfigError
 from gateway.plugins.manager import check_sections
 
@@ -46,6 +47,10 @@ def check(path: Path, *, create: bool = False) -> Config:
         wrong.append(
             f"tokens.signing_key_file: {config.tokens.signing_key_file} is missing, and the database is shared"
         )
+    try:
+        Issuers(config.tokens.trusted_issuers)
+    except ConfigError as error:
+        wrong += error.problems
     try:
         plugins, _, _ = app.build(config, signing or keys.ephemeral())
         wrong += plugins.check()

@@ -129,7 +129,7 @@ class AccessControl:
 
     def _admit_by_token(self, claims: Claims, route: Route, realm: str) -> str:
         key = f"repository:{route.name}"
-        granted = claims.grants.get(key, frozenset())
+        granted = claims.granted(key)
         missing = [action for action in route.actions if action not in granted and Action.ALL not in granted]
         if not missing:
             return claims.projects.get(key, "")
@@ -162,7 +162,7 @@ class AccessControl:
     async def allowed(self, caller: Caller, kind: str, name: str, actions: Sequence[str]) -> frozenset[str]:
         """What of *actions* the caller may do beside the route: what their token grants, or else what the hooks say."""
         if caller.claims is not None:
-            granted = caller.claims.grants.get(f"{kind}:{name}", frozenset())
+            granted = caller.claims.granted(f"{kind}:{name}")
             return frozenset(actions) if Action.ALL in granted else granted.intersection(actions)
         return frozenset((await self.ask(caller.identity, Access(kind, name, tuple(actions)))).allowed)
 

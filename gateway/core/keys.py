@@ -41,12 +41,12 @@ class Keys:
 
     def __init__(self, signing: PrivateKey, retiring: tuple[PublicKey, ...] = ()) -> None:
         self.signing = signing
-        own = _verification_key(signing.public_key())
+        own = verification_key(signing.public_key())
         self.key_id = own.jwk["kid"]
         self.algorithm = own.algorithm
         self.verification = {own.jwk["kid"]: own}
         for public in retiring:
-            key = _verification_key(public)
+            key = verification_key(public)
             self.verification.setdefault(key.jwk["kid"], key)
         secret = signing.private_bytes(
             serialization.Encoding.DER, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
@@ -100,8 +100,8 @@ def load(config: TokensConfig, *, shared: bool, create: bool = True) -> Keys:
             raise ConfigError([problem])
         _create(path)
     wrong: list[str] = []
-    signing = _read(path, "tokens.signing_key_file", wrong)
-    retiring = [_read(item, "tokens.verification_key_files", wrong) for item in config.verification_key_files]
+    signing = read_key(path, "tokens.signing_key_file", wrong)
+    retiring = [read_key(item, "tokens.verification_key_files", wrong) for item in config.verification_key_files]
     if signing is not None and not isinstance(signing, PrivateKey):
         wrong.append(f"tokens.signing_key_file: {path} is a public key; tokens are signed with a private one")
     if wrong:
@@ -138,7 +138,8 @@ def _create(path: Path) -> None:
         raise ConfigError([f"tokens.signing_key_file: cannot write {path}: {error.strerror}"]) from error
 
 
-def _read(path: Path, where: str, wrong: list[str]) -> PrivateKey | PublicKey | None:
+def read_key(path: Path, where: str, wrong: list[str]) -> PrivateKey | PublicKey | None:
+    """The key in a PEM file; where it can't be used, a line for *where* is added to *wrong*."""
     try:
         pem = path.read_bytes()
         key: Any = (
@@ -160,14 +161,32 @@ def _read(path: Path, where: str, wrong: list[str]) -> PrivateKey | PublicKey | 
     return None
 
 
-def _verification_key(public: PublicKey) -> VerificationKey:
+def verification_key(public: PublicKey, key_id: str | None = None) -> VerificationKey:
+    """*public* with the one algorithm that it is used with, under its own id or the one that its owner gave it."""
     algorithm, jwk = (
         ("ES256", ECAlgorithm.to_jwk(public, as_dict=True))
         if isinstance(public, ec.EllipticCurvePublicKey)
         else ("RS256", RSAAlgorithm.to_jwk(public, as_dict=True))
     )
     kept: dict[str, str] = {name: str(jwk[name]) for name in ("crv", "e", "kty", "n", "x", "y") if name in jwk}
-    return VerificationKey(algorithm, public, {**kept, "use": "sig", "alg": algorithm, "kid": _thumbprint(kept)})
+    return VerificationKey(
+        algorithm, public, {**kept, "use": "sig", "alg": algorithm, "kid": key_id or _thumbprint(kept)}
+    )
+
+
+def key_ids(key: VerificationKey) -> tuple[str, ...]:
+    """The ids that a token's header may name a key by: its own, RFC 7638's, and libtrust's (Distribution, GitLab)."""
+    jwk = {name: key.jwk[name] for name in ("crv", "e", "kty", "n", "x", "y") if name in key.jwk}
+    return key.jwk["kid"], _thumbprint(jwk), _libtrust(key.public)
+
+
+def _libtrust(public: PublicKey) -> str:
+    """The first 240 bits of the key's hash, in base32, in groups of four (docker/libtrust, "Key ID")."""
+    der = public.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+    digest = hashes.Hash(hashes.SHA256())
+    digest.update(der)
+    text = base64.b32encode(digest.finalize()[:30]).decode()
+    return ":".join(text[start : start + 4] for start in range(0, len(text), 4))
 
 
 def _thumbprint(jwk: Mapping[str, str]) -> str:

@@ -13,7 +13,7 @@ import secrets
 import time
 from base64 import urlsafe_b64encode
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Any, Final
 
@@ -21,8 +21,9 @@ import jwt
 from cachetools import LRUCache
 from jwt.algorithms import Algorithm
 
+from gateway.core.issuers import Issuers
 from gateway.core.jsonbytes import encode
-from gateway.core.keys import Keys
+from gateway.core.keys import Keys, VerificationKey
 from gateway.oci import Action
 from gateway.plugins import ALL_ACTIONS, CredentialKind, Identity, Reason
 from gateway.plugins.chain import Answer
@@ -31,6 +32,8 @@ _LEEWAY: Final = 5
 """Seconds by which another replica's clock may be ahead."""
 _REMEMBERED: Final = 16 * 1024 * 1024
 """Bytes of tokens whose signature is remembered as verified."""
+_REQUIRED: Final = ("exp", "iat", "nbf", "jti", "aud", "iss")
+_REQUIRED_OF_OTHERS: Final = ("exp", "iat", "jti", "aud", "iss", "access")
 _USERS: Final = 4096
 """Callers whose ``user`` claim, which takes a signature of its own, is kept for the next token."""
 
@@ -51,7 +54,8 @@ class ExpiredTokenError(InvalidTokenError):
 class Claims:
     """What a genuine token says: identity, grants and refusals by ``type:name``, its id and end (seconds, UTC).
 
-    *projects* has the lower-case path of the project that each granted repository belongs to, by the same key.
+    *projects* has the lower-case path of the project that each granted repository belongs to, by the same key. *below*
+    has, by ``type:path/``, what is granted for every name below a path: GitLab's tokens for itself, ``path/*``.
     """
 
     identity: Identity
@@ -60,15 +64,32 @@ class Claims:
     refusals: Mapping[str, Reason | None]
     token_id: str
     expires: float
+    below: Mapping[str, frozenset[str]] = field(default_factory=dict)
+
+    def granted(self, key: str) -> frozenset[str]:
+        """What is granted for ``type:name``."""
+        found = self.grants.get(key, frozenset())
+        for path, actions in self.below.items():
+            if key.startswith(path):
+                found |= actions
+        return found
 
 
 class Tokens:
     """Signs and verifies tokens of one issuer for one service."""
 
     def __init__(
-        self, keys: Keys, *, issuer: str, service: str, ttl: float, clock: Callable[[], float] = time.time
+        self,
+        keys: Keys,
+        *,
+        issuer: str,
+        service: str,
+        ttl: float,
+        trusted: Issuers | None = None,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self._keys = keys
+        self._trusted = trusted or Issuers(())
         self._issuer = issuer
         self._service = service
         self._clock = clock
@@ -164,31 +185,44 @@ class Tokens:
         try:
             header = jwt.get_unverified_header(token)
             kid = header.get("kid")
-            verification = self._keys.verification.get(kid) if isinstance(kid, str) else None
-            if verification is None:
+            own = self._keys.verification.get(kid) if isinstance(kid, str) else None
+            if own is not None:
+                return _claims(self._verified_body(token, own, self._issuer, self._service, _REQUIRED))
+            issuer = self._trusted.get(jwt.decode(token, options={"verify_signature": False}).get("iss"))
+            key = issuer.key(kid) if issuer is not None else None
+            if issuer is None or key is None:
+                if issuer is not None:
+                    self._trusted.unknown_key(issuer)
                 raise InvalidTokenError("the token is signed with a key that this registry does not know")
-            body = jwt.decode(
-                token,
-                verification.public,
-                algorithms=[verification.algorithm],
-                audience=self._service,
-                issuer=self._issuer,
-                leeway=_LEEWAY,
-                options={
-                    "require": ["exp", "iat", "nbf", "jti", "aud", "iss"],
-                    # The end is checked on every use, above; the rest of time is checked here by the same clock.
-                    "verify_exp": False,
-                    "verify_iat": False,
-                    "verify_nbf": False,
-                },
-            )
-            if not all(math.isfinite(body[claim]) for claim in ("nbf", "iat", "exp")):
-                raise InvalidTokenError("the token has a time that is none")
-            if max(body["nbf"], body["iat"]) > self._clock() + _LEEWAY:
-                raise InvalidTokenError("the token is not valid yet")
-            return _claims(body)
+            body = self._verified_body(token, key, issuer.name, issuer.audience, _REQUIRED_OF_OTHERS)
+            return _foreign_claims(body, issuer.name)
         except (jwt.InvalidTokenError, KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
             raise InvalidTokenError("the token is not one of this registry") from error
+
+    def _verified_body(
+        self, token: str, key: VerificationKey, issuer: str, audience: str, required: Sequence[str]
+    ) -> dict[str, Any]:
+        body: dict[str, Any] = jwt.decode(
+            token,
+            key.public,
+            algorithms=[key.algorithm],
+            audience=audience,
+            issuer=issuer,
+            leeway=_LEEWAY,
+            options={
+                "require": list(required),
+                # The end is checked on every use, above; the rest of time is checked here by the same clock.
+                "verify_exp": False,
+                "verify_iat": False,
+                "verify_nbf": False,
+            },
+        )
+        times = [body[claim] for claim in ("iat", "nbf", "exp") if claim in body]
+        if not all(math.isfinite(moment) for moment in times):
+            raise InvalidTokenError("the token has a time that is none")
+        if max(body["iat"], body.get("nbf", 0)) > self._clock() + _LEEWAY:
+            raise InvalidTokenError("the token is not valid yet")
+        return body
 
 
 def _claims(body: Mapping[str, Any]) -> Claims:
@@ -211,6 +245,29 @@ def _claims(body: Mapping[str, Any]) -> Claims:
         body["jti"],
         float(body["exp"]),
     )
+
+
+def _foreign_claims(body: Mapping[str, Any], issuer: str) -> Claims:
+    """What a token of another issuer grants (distribution, "Token Authentication Specification"): its access alone."""
+    auth_type = body.get("auth_type")
+    kinds = {str(kind): kind for kind in CredentialKind}
+    subject = body.get("sub") or ""
+    if not isinstance(subject, str) or not isinstance(body["access"] or [], list):
+        raise InvalidTokenError("the token is not one for a registry")
+    identity = Identity(
+        f"issuer {issuer}", kinds.get(str(auth_type), CredentialKind.UNKNOWN), subject, f"{issuer}:{subject}"
+    )
+    grants: dict[str, frozenset[str]] = {}
+    below: dict[str, frozenset[str]] = {}
+    projects: dict[str, str] = {}
+    for entry in body["access"] or []:
+        key, actions = f"{entry['type']}:{entry['name']}", frozenset(map(str, entry["actions"]))
+        table, key = (below, key.removesuffix("*")) if key.endswith("/*") else (grants, key)
+        table[key] = table.get(key, frozenset()) | actions
+        project = (entry.get("meta") or {}).get("project_path")
+        if isinstance(project, str):
+            projects[key] = project
+    return Claims(identity, grants, projects, {}, str(body["jti"]), float(body["exp"]), below)
 
 
 def _base64url(content: bytes) -> str:

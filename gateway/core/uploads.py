@@ -71,7 +71,7 @@ class Sessions:
             session is not None
             and session.token == claims.token_id
             and session.owner == owner(claims.identity)
-            and Action.PUSH in claims.grants.get(f"repository:{route.name}", frozenset())
+            and Action.PUSH in claims.granted(f"repository:{route.name}")
             and self._clock() < session.began + self._ceiling
         )
 

@@ -26,6 +26,8 @@ class CredentialKind(StrEnum):
     OAUTH = "oauth"
     DEPLOY_TOKEN = "deploy_token"  # noqa: S105 - likewise
     JOB_TOKEN = "build"  # noqa: S105 - likewise
+    UNKNOWN = "unknown"
+    """Somebody, by a kind that whoever vouches for them did not name: GitLab before 15."""
     NONE = "none"
 
 

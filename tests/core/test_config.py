@@ -123,7 +123,19 @@ WRONG = {
     "url-with-query": ("server: {external_url: 'https://host/?a=b'}", "server.external_url: expected an http(s) URL"),
     "service-with-quote": ("tokens: {service: 'a\"b'}", "tokens.service: "),
     "issuer-is-empty": ("tokens: {issuer: ''}", "tokens.issuer: "),
-    "other-issuers": ("tokens: {trusted_issuers: [{issuer: other}]}", "tokens.trusted_issuers: "),
+    "issuer-without-key": ("tokens: {trusted_issuers: [{issuer: other}]}", "tokens.trusted_issuers.0: "),
+    "issuer-with-two": (
+        "tokens: {trusted_issuers: [{issuer: other, key_file: a, certificate_file: b}]}",
+        "tokens.trusted_issuers.0: ",
+    ),
+    "issuer-in-clear": (
+        "tokens: {trusted_issuers: [{issuer: other, jwks_url: 'http://gitlab.example.com/keys'}]}",
+        "tokens.trusted_issuers.0: jwks_url: keys are read over https",
+    ),
+    "issuer-is-us": (
+        "tokens: {trusted_issuers: [{issuer: registry-gateway, key_file: a}]}",
+        "tokens: trusted_issuers.0.issuer: ",
+    ),
     "other-cache": ("cache: {url: 'redis://host'}", "cache.url: "),
     "other-engine": ("database: {url: 'mysql://host/name'}", "database.url: "),
     "other-word": ("anonymous: maybe", "anonymous: "),
