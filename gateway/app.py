@@ -13,6 +13,7 @@ from gateway.config import Config
 from gateway.core import keys as key_files
 from gateway.core import logs
 from gateway.core.access import AccessControl
+from gateway.core.cache import AnswerCache
 from gateway.core.database import Database
 from gateway.core.handlers.base import Core
 from gateway.core.health import Admin
@@ -24,7 +25,7 @@ from gateway.core.pipeline import Pipeline, Protocol, Server
 from gateway.core.tokens import Tokens
 from gateway.core.tokenserver import TokenServer
 from gateway.core.uploads import Sessions
-from gateway.plugins import Event, Job, Services
+from gateway.plugins import Cache, Event, Job, Services
 from gateway.plugins.manager import Plugins
 from gateway.plugins.manager import load as load_plugins
 
@@ -35,13 +36,13 @@ _READ_BUFFER: Final = 256 * 1024
 _EVENTS: Final = 10_000
 
 
-def build(config: Config, keys: Keys) -> tuple[Plugins, Database, MetadataStore]:
+def build(config: Config, keys: Keys, cache: Cache) -> tuple[Plugins, Database, MetadataStore]:
     """The plugins and what they are lent, unopened. Raises ConfigError with everything that is wrong."""
     database = Database(config.database)
     metadata = MetadataStore(database)
 
     def services(name: str, facts: Plugins) -> Services:
-        return Services(name, facts, metadata, logs.get(f"plugins.{name}"), keys.derive(f"plugin {name}"))
+        return Services(name, facts, metadata, logs.get(f"plugins.{name}"), keys.derive(f"plugin {name}"), cache)
 
     return load_plugins(config, services), database, metadata
 
@@ -94,7 +95,8 @@ async def serving(config: Config, public: socket.socket, admin: socket.socket) -
     """One worker, answering on both sockets while the block runs; leaving it drains first (``server.drain``)."""
     log = logs.get("gateway")
     keys = key_files.load(config.tokens, shared=config.database.shared, create=False)
-    plugins, database, metadata = build(config, keys)
+    cache = AnswerCache(config.cache, keys, log)
+    plugins, database, metadata = build(config, keys, cache)
     trusted = Issuers(config.tokens.trusted_issuers, log)
     tokens = Tokens(
         keys,
@@ -104,7 +106,8 @@ async def serving(config: Config, public: socket.socket, admin: socket.socket) -
         trusted=trusted,
     )
     sessions = Sessions(Sealer(keys.derive("uploads")), config.uploads.ceiling.total_seconds())
-    access = AccessControl(plugins, tokens, sessions, service=config.tokens.service, anonymous=config.anonymous)
+    anonymous = config.anonymous or plugins.anonymous
+    access = AccessControl(plugins, tokens, sessions, service=config.tokens.service, anonymous=anonymous)
     events = Events(plugins, log)
     stall = config.server.stall_timeout.total_seconds()
     core = Core(plugins, access, metadata, sessions, stall, events.tell)
@@ -115,6 +118,7 @@ async def serving(config: Config, public: socket.socket, admin: socket.socket) -
         await database.open()
         async with (
             trusted.watched(),
+            cache.opened(),
             plugins.lifespan(),
             _background(
                 asyncio.create_task(events.run()),

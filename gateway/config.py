@@ -215,25 +215,34 @@ class UploadsConfig(Model):
     ceiling: Duration = timedelta(hours=1)
 
 
-class CacheConfig(Model):
-    """Where decisions are remembered."""
+_Url = Annotated[SecretStr, PlainSerializer(lambda url: _URL_PASSWORD.sub("***", url.get_secret_value()))]
+_CACHES: Final = ("memory://", "redis://", "rediss://", "redis+sentinel://", "redis+cluster://")
 
-    url: str = "memory://"
+
+class CacheConfig(Model):
+    """Where decisions are remembered: in each process, or in Redis for all workers and replicas too."""
+
+    url: _Url = SecretStr("memory://")
+    ca_file: Path | None = None
+    timeout: Duration = timedelta(milliseconds=50)
 
     @field_validator("url")
     @classmethod
-    def _memory_only(cls, value: str) -> str:
-        if value != "memory://":
-            raise ValueError("this version caches in process only; use memory://")
+    def _known_cache(cls, value: SecretStr) -> SecretStr:
+        url = value.get_secret_value()
+        if not url.startswith(_CACHES) or (url.startswith("memory://") and url != "memory://"):
+            raise ValueError(f"expected one of {', '.join(_CACHES)}, the last four with hosts")
+        if url != "memory://" and not urlsplit(url).netloc.rpartition("@")[2]:
+            raise ValueError("names no host")
+        if url.startswith("redis+sentinel://") and not urlsplit(url).path.strip("/"):
+            raise ValueError("names no master: redis+sentinel://HOST:PORT,HOST:PORT/MASTER/0")
         return value
 
 
 class DatabaseConfig(Model):
     """Where the metadata lies."""
 
-    url: Annotated[SecretStr, PlainSerializer(lambda url: _URL_PASSWORD.sub("***", url.get_secret_value()))] = (
-        SecretStr("sqlite:///data/gateway.db")
-    )
+    url: _Url = SecretStr("sqlite:///data/gateway.db")
 
     @field_validator("url")
     @classmethod
@@ -282,7 +291,7 @@ class Config(Model):
     server: ServerConfig = ServerConfig()
     admin: AdminConfig = AdminConfig()
     tokens: TokensConfig = TokensConfig()
-    anonymous: Literal["direct", "challenge"] = "direct"
+    anonymous: Literal["direct", "challenge"] | None = None
     uploads: UploadsConfig = UploadsConfig()
     cache: CacheConfig = CacheConfig()
     database: DatabaseConfig = DatabaseConfig()

@@ -14,7 +14,7 @@ from gateway import app, launcher
 from gateway.core import keys
 from gateway.core.router import NEEDS, Kind
 from gateway.errors import ConfigError, InvalidCredentialError, PluginFailedError
-from gateway.plugins import ANONYMOUS, Access, Client, Credential, Refusal, RequestFacts, Step
+from gateway.plugins import ANONYMOUS, Access, Client, Credential, NoCache, Refusal, RequestFacts, Step
 from gateway.plugins.manager import Plugins
 
 _ASKED: Final = (
@@ -54,7 +54,7 @@ async def explain(path: Path, wish: Wish, image: str, credential: Credential | N
     """Ask the plugins of the configuration at *path*. Raises ConfigError where it is no good, or a plugin fails."""
     config = launcher.check(path)
     # Nothing is signed or sealed here; what a plugin would remember by its key need not be found again.
-    plugins, _, _ = app.build(config, keys.ephemeral())
+    plugins, _, _ = app.build(config, keys.ephemeral(), NoCache())
     try:
         async with plugins.lifespan(_ASKED):
             found = await _ask(plugins, wish, image, credential)

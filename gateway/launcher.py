@@ -24,6 +24,7 @@ from gateway.config import Address, Config, load, plugin_items
 from gateway.core import database, keys, logs
 from gateway.core.issuers import Issuers
 from gateway.errors import ConfigError
+from gateway.plugins import NoCache
 from gateway.plugins.manager import check_sections
 
 _HEARTBEAT: Final = 60
@@ -52,7 +53,7 @@ def check(path: Path, *, create: bool = False) -> Config:
     except ConfigError as error:
         wrong += error.problems
     try:
-        plugins, _, _ = app.build(config, signing or keys.ephemeral())
+        plugins, _, _ = app.build(config, signing or keys.ephemeral(), NoCache())
         wrong += plugins.check()
     except ConfigError as error:
         wrong += error.problems

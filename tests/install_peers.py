@@ -46,6 +46,7 @@ FOR_TESTS = (
     Peer("dockerd", ("docker.io",)),
     Peer("docker", ("docker-cli", "docker.io")),
     Peer("postgres", ("postgresql",)),
+    Peer("redis-server", ("redis-server", "redis")),
 )
 FOR_BENCHMARKS = (REGISTRY, NGINX, Peer("wrk", ("wrk",)))
 

@@ -142,8 +142,8 @@ class AccessControl:
         if identity.anonymous and not self._anonymous_direct:
             raise self.challenge(route, realm)
         answer = await self.ask(identity, Access("repository", route.name, route.actions))
-        if not answer.missing and answer.access.repository is not None:
-            return answer.access.repository.project.path.lower()
+        if not answer.missing and answer.project is not None:
+            return answer.project
         if identity.anonymous:
             raise self.challenge(route, realm, why=_told(answer.why))
         raise denied(answer.missing, answer.reason, answer.why)

@@ -33,6 +33,9 @@ SENT: Final = Counter("registry_gateway_sent_bytes", "Bytes of response bodies, 
 PLUGIN_FAILURES: Final = Counter(
     "registry_gateway_plugin_failures", "Questions that a plugin failed to answer.", ("where",)
 )
+CACHE_DOWN: Final = Gauge(
+    "registry_gateway_cache_down", "1 where a worker can't reach the shared cache.", multiprocess_mode="livemax"
+)
 JOB_FAILURES: Final = Counter("registry_gateway_job_failures", "Runs of periodic jobs that failed.", ("job",))
 
 _METHODS: Final = frozenset(method for methods in NEEDS.values() for method in methods)

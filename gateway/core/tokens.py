@@ -117,11 +117,10 @@ class Tokens:
             if actions:
                 entry = granted.setdefault(key, {"type": access.type, "name": access.name, "actions": []})
                 entry["actions"] += actions
-                if access.repository is not None:
-                    project = access.repository.project
-                    entry["meta"] = {"project_path": project.path.lower()}
-                    if project.id is not None:
-                        entry["meta"]["project_id"] = project.id
+                if answer.project is not None:
+                    entry["meta"] = {"project_path": answer.project}
+                    if answer.project_id is not None:
+                        entry["meta"]["project_id"] = answer.project_id
             if len(actions) < len(access.actions):
                 reason = answer.reason
                 refused[key] = [reason.code, reason.message, reason.remedy] if reason else None

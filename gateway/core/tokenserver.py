@@ -17,7 +17,7 @@ from gateway.core.metadata import MetadataStore
 from gateway.core.rendering import json_response
 from gateway.core.tokens import Tokens
 from gateway.errors import ErrorCode, InvalidCredentialError, RegistryError
-from gateway.oci import Action, Scope
+from gateway.oci import Action, RepositoryName, Scope
 from gateway.plugins import ANONYMOUS, Access, Client, Identity, Refusal
 from gateway.plugins.chain import Answer
 
@@ -121,8 +121,10 @@ class TokenServer:
             )
 
     async def _record(self, answers: Sequence[Answer]) -> None:
-        granted = [answer.access.repository for answer in answers if Action.PUSH in answer.allowed]
-        await self._metadata.record({found.name: found.project.path.lower() for found in granted if found is not None})
+        granted = [answer for answer in answers if Action.PUSH in answer.allowed]
+        await self._metadata.record(
+            {RepositoryName(answer.access.name): answer.project for answer in granted if answer.project is not None}
+        )
 
 
 @lru_cache(maxsize=1)

@@ -61,9 +61,21 @@ class Answer:
     def of(cls, identity: Identity, access: Access, verdict: Verdict) -> Self:
         """Cut *verdict* to what was asked and to what the credential may ever do; without a project, to nothing."""
         asked = frozenset(action for action in Action if action in access.actions)
-        if access.type == "repository" and access.repository is None:
+        if access.type == "repository" and access.repository is None and verdict.project is None:
             asked = frozenset()
         return cls(identity, access, verdict, verdict.allowed & asked & identity.ceiling)
+
+    @property
+    def project(self) -> str | None:
+        """The lower-case path of the project; empty where nobody says which it is, None where there is none."""
+        repository = self.access.repository
+        return self.verdict.project if repository is None else repository.project.path.lower()
+
+    @property
+    def project_id(self) -> int | None:
+        """The project's number, where its source gives it one."""
+        repository = self.access.repository
+        return self.verdict.project_id if repository is None else repository.project.id
 
     @property
     def missing(self) -> tuple[Action, ...]:
@@ -76,7 +88,7 @@ class Answer:
         led = (
             _credential(self.identity),
             _ceiling(self.identity, self.access.actions),
-            *_place(self.access),
+            *(() if self.access.repository is None and self.verdict.project is not None else _place(self.access)),
             *self.verdict.steps(),
         )
         if self.missing and all(step.passed for step in led):
@@ -107,7 +119,7 @@ class Answer:
         why = self.why
         if why is None or self.access.type != "repository":
             return why
-        if self.access.unresolved is not None:
+        if self.access.unresolved is not None and self.verdict.project is None:
             return self.access.unresolved.reason if self.access.unresolved.public else None
         within = self.verdict.allowed & self.identity.ceiling
         by_scopes = {step.name for step in self.steps if not step.passed} == {_SCOPES}

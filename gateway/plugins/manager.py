@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Itera
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any, Final, TypeVar, cast
+from typing import Any, Final, Literal, TypeVar, cast
 
 import pluggy
 from pydantic import ValidationError
@@ -76,11 +76,19 @@ class Plugins:
         self.backends: dict[str, Backend] = {}
         self.routes: tuple[tuple[tuple[str, ...], str], ...] = ()
         self.default_backend = ""
+        self.anonymous: Literal["direct", "challenge"] = "direct"
+        """What becomes of a request without credentials unless the operator says it: see ``register``."""
 
     # -- start-up -----------------------------------------------------------------------------------
 
     def register(self, plugins: Sequence[tuple[str, object]]) -> Iterator[str]:
-        """Register *plugins*, first asked first; yield a line for each thing that is wrong with their hooks."""
+        """Register *plugins*, first asked first; yield a line for each thing that is wrong with their hooks.
+
+        A plugin whose class says ``anonymous = "challenge"`` asks a server that every stranger's guess would cost a
+        question: a request without credentials is challenged first.
+        """
+        if any(getattr(plugin, "anonymous", None) == "challenge" for _, plugin in plugins):
+            self.anonymous = "challenge"
         # pluggy calls the plugin registered last first.
         for name, plugin in reversed(plugins):
             yield from _unmarked_hooks(name, plugin)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
@@ -201,6 +201,57 @@ class Facts(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Remembered:
+    """An answer and for how many seconds it is good; *stale*: whether it may serve longer where nobody can be asked."""
+
+    value: bytes
+    seconds: float
+    stale: bool = True
+
+
+class Cache(Protocol):
+    """Answers remembered in this process, and for all replicas where the operator runs Redis."""
+
+    async def remember(
+        self,
+        key: bytes,
+        ask: Callable[[], Awaitable[Remembered]],
+        *,
+        stale: float = 0.0,
+        on: type[Exception] = LookupError,
+    ) -> bytes:
+        """The answer for *key*, or what *ask* says; however many wait for one key, *ask* is called once.
+
+        *key* may hold secrets: it is hashed under a key of the gateway's own. Where *ask* raises *on*, an answer that
+        was good within the last *stale* seconds still serves; else the exception is raised.
+        """
+        ...
+
+    async def forget(self, key: bytes) -> None:
+        """Remember nothing for *key*."""
+        ...
+
+
+class NoCache:
+    """Remembers nothing: for tests of plugins."""
+
+    async def remember(
+        self,
+        key: bytes,
+        ask: Callable[[], Awaitable[Remembered]],
+        *,
+        stale: float = 0.0,
+        on: type[Exception] = LookupError,
+    ) -> bytes:
+        """Ask each time."""
+        del key, stale, on
+        return (await ask()).value
+
+    async def forget(self, key: bytes) -> None:
+        """Nothing is there to forget."""
+
+
+@dataclass(frozen=True, slots=True)
 class Services:
     """What the core lends a plugin, given to its constructor. Nothing in it may be used before ``gateway_lifespan``."""
 
@@ -210,3 +261,4 @@ class Services:
     log: Any
     key: bytes
     """Thirty-two secret bytes of this plugin's own, the same in every worker and replica."""
+    cache: Cache = NoCache()  # noqa: RUF009 - it holds nothing

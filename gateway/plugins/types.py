@@ -202,11 +202,15 @@ class Verdict:
 
     *allowed* need not be cut to what was asked or to the credential's ceiling: the core does that. *steps* is called
     where somebody wants to read them, which most answers never see; they are for operators and may say everything, and
-    the core decides what the caller hears of them.
+    the core decides what the caller hears of them. *project* is the lower-case path of the project where the authorizer
+    alone knows that there is one, such as a server that decides by name; empty where it does not say which.
+    *project_id* is that project's number.
     """
 
     allowed: frozenset[Action] = frozenset()
     steps: Callable[[], Sequence[Step]] = tuple
+    project: str | None = None
+    project_id: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

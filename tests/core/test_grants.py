@@ -17,7 +17,7 @@ from gateway.config import load
 from gateway.core.access import AccessControl
 from gateway.core.keys import ephemeral
 from gateway.core.tokenserver import TokenServer
-from gateway.plugins import ANONYMOUS, Client, Credential
+from gateway.plugins import ANONYMOUS, Client, Credential, NoCache
 from tests.support import people
 from tests.support.people import (
     ALICE_API,
@@ -93,7 +93,7 @@ def ask(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ask]:
     ]
     database = {"url": f"sqlite:///{folder / 'gateway.db'}"}
     (folder / "gateway.yaml").write_text(yaml.safe_dump({"plugins": plugins, "database": database}))
-    loaded, _, _ = app.build(load(folder / "gateway.yaml"), ephemeral())
+    loaded, _, _ = app.build(load(folder / "gateway.yaml"), ephemeral(), NoCache())
     nothing = cast("Any", None)
     keys = ephemeral()
     server = TokenServer(

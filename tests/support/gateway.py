@@ -33,7 +33,9 @@ class Options(TypedDict, total=False):
     """In place of `people.directory()`."""
     backend: Mapping[str, Any]
     """A plugin item in place of `backend_local`."""
-    extra: Mapping[str, Mapping[str, Any]]
+    sources: Sequence[Mapping[str, Any]]
+    """Plugin items in place of `auth_local`, `naming` and `visibility`."""
+    extra: Mapping[str, Any]
     """Sections of the configuration, merged over what stands there."""
 
 
@@ -72,15 +74,16 @@ class GatewayProcess:
             "tokens": {"signing_key_file": str(self.data / "signing-key.pem")},
             "database": {"url": options.get("database_url", f"sqlite:///{self.data / 'gateway.db'}")},
             "plugins": [
-                {"use": "auth_local", "directory": str(self.directory)},
-                {"use": "naming"},
-                {"use": "visibility"},
+                *(dict(item) for item in options.get("sources", self._local())),
                 dict(options.get("backend", {"use": "backend_local", "root": str(self.data / "registry")})),
             ],
         }
         for name, section in options.get("extra", {}).items():
-            sections[name] = {**sections.get(name, {}), **section}
+            sections[name] = {**sections.get(name, {}), **section} if isinstance(section, dict) else section
         return sections
+
+    def _local(self) -> list[dict[str, Any]]:
+        return [{"use": "auth_local", "directory": str(self.directory)}, {"use": "naming"}, {"use": "visibility"}]
 
     def _write_signing_key(self) -> None:
         key = ec.generate_private_key(ec.SECP256R1()).private_bytes(

@@ -33,7 +33,8 @@ async def get(exchange: Exchange) -> web.StreamResponse:
             break
         last = found[-1]
         shown += await exchange.core.plugins.filter_repositories(exchange.caller.identity, found)
-    headers = next_page(exchange.path("_catalog"), {"n": str(limit), "last": last}) if more and shown else {}
+    # The next page goes on behind the last name that is shown: one that is hidden must not stand in a link.
+    headers = next_page(exchange.path("_catalog"), {"n": str(limit), "last": shown[-1]}) if more and shown else {}
     return json_response({"repositories": shown}, headers)
 
 

@@ -1,0 +1,217 @@
+"""Answers remembered for a while: in this process, and in Redis for every worker and replica.
+
+An answer is sealed before it leaves the process, under a name that is a keyed hash: whoever reads Redis learns nothing,
+and what they write is not believed. Redis that is slow or down costs one short wait; then the process helps itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import random
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import parse_qs, unquote, urlsplit
+
+import redis.asyncio
+from cachetools import LRUCache
+from redis.asyncio.cluster import ClusterNode, RedisCluster
+from redis.asyncio.retry import Retry
+from redis.asyncio.sentinel import Sentinel
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+
+from gateway.config import CacheConfig
+from gateway.core.keys import Keys, Sealer
+from gateway.core.metrics import CACHE_DOWN
+from gateway.plugins.protocols import Remembered
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+PREFIX: Final = "registry-gateway:"
+_LOCAL: Final = 16 * 1024 * 1024
+"""Bytes of answers kept in one process."""
+_PAUSE: Final = 5.0
+"""Seconds for which Redis is left alone after it failed."""
+_LOCK: Final = 10.0
+"""Seconds after which another replica may ask what one began to ask."""
+_POLL: Final = 0.02
+
+Ask = Callable[[], Awaitable[Remembered]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    value: bytes
+    fresh_until: float
+    stale_until: float
+
+
+class AnswerCache:
+    """Remembers answers by key; one question at a time for each, here and across replicas.
+
+    Times are seconds of the wall clock, which replicas share.
+    """
+
+    def __init__(self, config: CacheConfig, keys: Keys, log: Any, clock: Callable[[], float] = time.time) -> None:
+        self._config = config
+        self._log = log
+        self._clock = clock
+        self._key = keys.derive("cache names")
+        self._sealer = Sealer(keys.derive("cache values"))
+        self._local: LRUCache[str, _Entry] = LRUCache(_LOCAL, getsizeof=lambda entry: 256 + len(entry.value))
+        self._asking: dict[str, asyncio.Future[_Entry]] = {}
+        self._redis: Any = None
+        self._paused_until = 0.0
+
+    @asynccontextmanager
+    async def opened(self) -> AsyncIterator[None]:
+        """Hold connections to Redis while the block runs; it need not be up."""
+        url = self._config.url.get_secret_value()
+        async with AsyncExitStack() as stack:
+            if url != "memory://":
+                self._redis = connect(url, self._config)
+                stack.push_async_callback(self._redis.aclose)
+            yield
+        self._redis = None
+
+    async def remember(self, key: bytes, ask: Ask, *, stale: float = 0.0, on: type[Exception] = LookupError) -> bytes:
+        """The answer for *key*: the one that is remembered, or else what *ask* says, remembered from now on.
+
+        *key* may hold secrets: it is hashed under a key of the gateway's own. However many wait for one key, *ask* is
+        called once. Where it raises *on*, an answer that was good within the last *stale* seconds still serves.
+        """
+        name = PREFIX + hmac.digest(self._key, key, "sha256").hex()
+        entry = self._local.get(name)
+        if entry is not None and entry.fresh_until > self._clock():
+            return entry.value
+        waiting = self._asking.get(name)
+        if waiting is None:
+            waiting = asyncio.ensure_future(self._find(name, ask, stale, on))
+            self._asking[name] = waiting
+            waiting.add_done_callback(lambda done: self._asked(name, done))
+        # Whoever leaves does not take the answer away from the others.
+        return (await asyncio.shield(waiting)).value
+
+    def _asked(self, name: str, done: asyncio.Future[_Entry]) -> None:
+        del self._asking[name]
+        if not done.cancelled():
+            # Perhaps nobody waits any more; whoever does has it raised.
+            done.exception()
+
+    async def forget(self, key: bytes) -> None:
+        """Remember nothing for *key*."""
+        name = PREFIX + hmac.digest(self._key, key, "sha256").hex()
+        self._local.pop(name, None)
+        await self._shared(lambda server: server.delete(name))
+
+    async def _find(self, name: str, ask: Ask, stale: float, on: type[Exception]) -> _Entry:
+        old = self._local.get(name)
+        found = await self._fetch(name)
+        if found is not None:
+            old = found
+            if found.fresh_until > self._clock():
+                self._local[name] = found
+                return found
+        locked = await self._lock(name)
+        if not locked:
+            found = await self._wait(name)
+            if found is not None:
+                self._local[name] = found
+                return found
+        try:
+            answer = await ask()
+        except on:
+            if old is not None and old.stale_until > self._clock():
+                return old
+            raise
+        finally:
+            if locked:
+                await self._shared(lambda server: server.delete(f"{name}:lock"))
+        return await self._keep(name, answer, stale)
+
+    async def _keep(self, name: str, answer: Remembered, stale: float) -> _Entry:
+        now = self._clock()
+        # Replicas that learnt together would otherwise ask together again.
+        fresh = answer.seconds * random.uniform(0.9, 1.0)  # noqa: S311 - spreads load, guards nothing
+        entry = _Entry(answer.value, now + fresh, now + fresh + (stale if answer.stale else 0.0))
+        self._local[name] = entry
+        text = f"{entry.fresh_until!r} {entry.stale_until!r} ".encode() + answer.value
+        life = max(1, int((entry.stale_until - now) * 1000))
+        sealed = self._sealer.seal(text, name)
+        await self._shared(lambda server: server.set(name, sealed, px=life))
+        return entry
+
+    async def _fetch(self, name: str) -> _Entry | None:
+        sealed = await self._shared(lambda server: server.get(name))
+        text = self._sealer.open(sealed.decode("ascii", "replace"), name) if isinstance(sealed, bytes) else None
+        if text is None:
+            return None
+        fresh, stale, value = text.split(b" ", 2)
+        return _Entry(value, float(fresh), float(stale))
+
+    async def _lock(self, name: str) -> bool:
+        """Whether it is ours to ask; without Redis it always is."""
+        got = await self._shared(lambda server: server.set(f"{name}:lock", b"1", nx=True, px=int(_LOCK * 1000)))
+        return got is not None or self._redis is None or self._clock() < self._paused_until
+
+    async def _wait(self, name: str) -> _Entry | None:
+        """What another replica, which is asking already, finds; None where it does not."""
+        end = self._clock() + _LOCK
+        while self._clock() < end:
+            await asyncio.sleep(_POLL * random.uniform(0.5, 1.5))  # noqa: S311 - likewise
+            found = await self._fetch(name)
+            if found is not None and found.fresh_until > self._clock():
+                return found
+            if await self._shared(lambda server: server.exists(f"{name}:lock")) != 1:
+                return None
+        return None
+
+    async def _shared(self, command: Callable[[Any], Awaitable[Any]]) -> Any:
+        """What Redis answers, or None where there is none, it fails, or it failed a moment ago."""
+        if self._redis is None or self._clock() < self._paused_until:
+            return None
+        try:
+            answer = await command(self._redis)
+        except (RedisError, OSError, TimeoutError, RuntimeError) as error:
+            if self._paused_until == 0.0:
+                self._log.warning("the cache is down; this process remembers for itself", why=type(error).__name__)
+            self._paused_until = self._clock() + _PAUSE
+            CACHE_DOWN.set(1)
+            return None
+        if self._paused_until:
+            self._paused_until = 0.0
+            CACHE_DOWN.set(0)
+            self._log.info("the cache is back")
+        return answer
+
+
+def connect(url: str, config: CacheConfig) -> Any:
+    """A client for ``redis://``, ``rediss://``, ``redis+sentinel://HOSTS/MASTER/DB`` or ``redis+cluster://HOSTS``.
+
+    Nothing is sent yet. A hung Redis is worse than a dead one: every call has a time-out of tens of milliseconds.
+    """
+    wait = config.timeout.total_seconds()
+    options: dict[str, Any] = {"socket_timeout": wait, "socket_connect_timeout": wait, "retry": Retry(NoBackoff(), 0)}
+    parts = urlsplit(url)
+    if parts.scheme in {"redis", "rediss"}:
+        if parts.scheme == "rediss" and config.ca_file is not None:
+            options["ssl_ca_certs"] = str(config.ca_file)
+        return redis.asyncio.Redis.from_url(url, **options)
+    login, _, hosts = parts.netloc.rpartition("@")
+    username, _, password = login.partition(":")
+    options |= {"username": unquote(username) or None, "password": unquote(password) or None}
+    if parse_qs(parts.query).get("tls") == ["true"]:
+        options |= {"ssl": True, "ssl_ca_certs": str(config.ca_file) if config.ca_file else None}
+    nodes = [(host, int(port or 6379)) for host, _, port in (item.partition(":") for item in hosts.split(","))]
+    if parts.scheme == "redis+cluster":
+        del options["retry"]
+        startup = [ClusterNode(host, port) for host, port in nodes]
+        return RedisCluster(startup_nodes=startup, cluster_error_retry_attempts=1, **options)
+    master, _, number = parts.path.strip("/").partition("/")
+    sentinels: Any = Sentinel(nodes, sentinel_kwargs={"socket_timeout": wait}, **options)
+    return sentinels.master_for(master, db=int(number or 0))

@@ -1,0 +1,164 @@
+"""GitLab's token endpoint as we ask it (semantics 3 and 14): a question, and a believable answer or an exception."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import ssl
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any, Final
+
+import aiohttp
+import jwt
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from yarl import URL
+
+from gateway.plugins import ConfigError, Credential
+from plugins.auth_gitlab.config import Config
+
+MAX_ANSWER: Final = 1024 * 1024
+"""Bytes of an answer of GitLab's; a token for 50 scopes has some 10 KiB."""
+_FAILURES: Final = 5
+"""Failures in a row after which GitLab is left alone for a while."""
+_REST: Final = 5.0
+"""Seconds of that while; then one question tries again."""
+
+
+class UnavailableError(LookupError):
+    """GitLab can't be asked now: it is slow, down, overloaded or answers nonsense. *why* is for operators."""
+
+
+class MisconfiguredError(UnavailableError):
+    """GitLab answers that it is not the authority for a registry: its integration is off, or the service is another."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """GitLab's answer.
+
+    *status* is 200, 401 or 403. *claims* are those of the token (empty unless 200), *message* that of a refusal.
+    """
+
+    status: int
+    claims: dict[str, Any]
+    message: str = ""
+
+
+class GitLab:
+    """Asks one GitLab server, a bounded number of questions at once, and rests when it fails."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._key = _certificate_key(config)
+        self._at_once = asyncio.Semaphore(config.concurrency)
+        self._failures = 0
+        self._rest_until = 0.0
+        self._session: aiohttp.ClientSession | None = None
+        self.trouble = ""
+        """What operators should know of its last answer; empty where all is well."""
+
+    @asynccontextmanager
+    async def opened(self) -> AsyncIterator[None]:
+        """Hold connections while the block runs. Nothing is asked yet."""
+        context = ssl.create_default_context(cafile=str(self._config.ca_file) if self._config.ca_file else None)
+        connector = aiohttp.TCPConnector(limit=self._config.concurrency, ssl=context)
+        # A cookie of one client must never come back for another, nor a credential follow a redirection.
+        async with aiohttp.ClientSession(
+            connector=connector, cookie_jar=aiohttp.DummyCookieJar(), auto_decompress=False
+        ) as self._session:
+            yield
+        self._session = None
+
+    async def ask(self, credential: Credential | None, scopes: Sequence[str], address: str) -> Reply:
+        """Relay *credential* (None: nobody) and *scopes*. Raises UnavailableError where there is no answer."""
+        if time.monotonic() < self._rest_until:
+            raise UnavailableError(self.trouble or "GitLab failed a moment ago")
+        query = [("service", self._config.service), *(("scope", scope) for scope in scopes)]
+        headers = {"X-Forwarded-For": address, "Accept-Encoding": "identity", "User-Agent": "registry-gateway"}
+        if credential is not None:
+            headers["Authorization"] = aiohttp.encode_basic_auth(
+                credential.username, credential.password.get_secret_value(), "utf-8"
+            )
+        try:
+            async with self._at_once, asyncio.timeout(self._config.timeout.total_seconds()):
+                reply = await self._get(query, headers)
+        except MisconfiguredError as error:
+            self.trouble = str(error)
+            raise
+        except (UnavailableError, aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
+            self.trouble = f"GitLab can't be asked: {str(error) or type(error).__name__}"
+            self._failures += 1
+            if self._failures >= _FAILURES:
+                self._rest_until = time.monotonic() + _REST
+            raise UnavailableError(self.trouble) from error
+        self._failures, self.trouble = 0, ""
+        return reply
+
+    async def _get(self, query: Sequence[tuple[str, str]], headers: dict[str, str]) -> Reply:
+        assert self._session is not None
+        url = URL(f"{self._config.url}/jwt/auth").with_query(query)
+        async with self._session.get(url, headers=headers, proxy=self._config.proxy, allow_redirects=False) as answer:
+            body = await answer.content.read(MAX_ANSWER + 1)
+            status = answer.status
+        if len(body) > MAX_ANSWER:
+            raise UnavailableError("its answer has no end")
+        if status == HTTPStatus.OK:
+            return Reply(status, self._claims(_document(body).get("token")))
+        if status in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}:
+            return Reply(status, {}, _message(_document(body)))
+        if status == HTTPStatus.NOT_FOUND:
+            said = _message(_document(body)) if body.startswith(b"{") else "no such service"
+            raise MisconfiguredError(
+                f"GitLab answers 404 at {self._config.url}/jwt/auth ({said}): enable its container registry "
+                f"(gitlab_rails['registry_enabled']) and check `url` and `service` ({self._config.service})"
+            )
+        raise UnavailableError(f"it answers {status}")
+
+    def _claims(self, token: object) -> dict[str, Any]:
+        if not isinstance(token, str):
+            raise UnavailableError("its answer holds no token")
+        try:
+            if self._key is None:
+                # It came straight from the server that was asked, over TLS or from this machine.
+                claims: dict[str, Any] = jwt.decode(token, options={"verify_signature": False})
+            else:
+                algorithm = "ES256" if isinstance(self._key, ec.EllipticCurvePublicKey) else "RS256"
+                claims = jwt.decode(token, self._key, algorithms=[algorithm], audience=self._config.service, leeway=60)
+        except jwt.InvalidTokenError as error:
+            raise UnavailableError(f"its token can't be believed: {error}") from error
+        if not isinstance(claims.get("access", []), list):
+            raise UnavailableError("its token is not one for a registry")
+        return claims
+
+
+def _document(body: bytes) -> dict[str, Any]:
+    try:
+        document = json.loads(body or b"{}")
+    except ValueError:
+        document = None
+    if not isinstance(document, dict):
+        raise UnavailableError("its answer is not JSON")
+    return document
+
+
+def _message(document: dict[str, Any]) -> str:
+    errors = document.get("errors")
+    first = errors[0] if isinstance(errors, list) and errors and isinstance(errors[0], dict) else {}
+    return str(first.get("message", ""))[:500]
+
+
+def _certificate_key(config: Config) -> rsa.RSAPublicKey | ec.EllipticCurvePublicKey | None:
+    if config.certificate_file is None:
+        return None
+    try:
+        key = x509.load_pem_x509_certificate(config.certificate_file.read_bytes()).public_key()
+    except (OSError, ValueError) as error:
+        raise ConfigError([f"certificate_file: {config.certificate_file} is no PEM certificate: {error}"]) from error
+    if not isinstance(key, rsa.RSAPublicKey | ec.EllipticCurvePublicKey):
+        raise ConfigError([f"certificate_file: {config.certificate_file} has a key that GitLab does not sign with"])
+    return key

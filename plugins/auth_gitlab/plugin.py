@@ -1,0 +1,300 @@
+"""Answer who presents a credential, and what they may do, by asking GitLab's token endpoint (``mode: jwt``).
+
+GitLab decides; nothing is added to its answer. What it answered is remembered no longer than the answer's own life.
+"""
+
+from __future__ import annotations
+
+import hmac
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from hashlib import sha256
+from http import HTTPStatus
+from typing import Any, Final
+
+from cachetools import TTLCache
+
+from gateway.plugins import (
+    ALL_ACTIONS,
+    Access,
+    Action,
+    Client,
+    Credential,
+    CredentialKind,
+    Decision,
+    ErrorCode,
+    Health,
+    Identity,
+    Names,
+    Refusal,
+    RegistryError,
+    Remembered,
+    RepositoryName,
+    Services,
+    Step,
+    Verdict,
+    Visible,
+    hookimpl,
+)
+from plugins.auth_gitlab.client import GitLab, MisconfiguredError, Reply, UnavailableError
+from plugins.auth_gitlab.config import Config as _Config
+
+SCOPES_AT_ONCE: Final = 50
+"""Scopes of one question: GitLab's web server takes a request line of some 8 KiB."""
+JOB_USERNAME: Final = "gitlab-ci-token"
+_ADDRESSES: Final = 10_000
+_FORBIDDEN: Final = "access forbidden"
+_KINDS: Final = {str(kind): kind for kind in CredentialKind}
+
+
+@dataclass(frozen=True, slots=True)
+class _Grant:
+    """What GitLab grants of one access, and the project where it names it."""
+
+    actions: frozenset[Action] = frozenset()
+    project: str = ""
+    project_id: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Held:
+    """What an identity came with, for asking again; printed nowhere."""
+
+    credential: Credential
+    address: str
+
+
+class Plugin:
+    """Relays credentials and scopes to GitLab, and believes what it grants."""
+
+    Config = _Config
+    anonymous = "challenge"
+
+    def __init__(self, config: _Config, services: Services) -> None:
+        self._config = config
+        self._services = services
+        self._gitlab = GitLab(config)
+        self._failed: TTLCache[str, int] = TTLCache(_ADDRESSES, config.failed_logins_within.total_seconds())
+
+    # -- start-up -----------------------------------------------------------------------------------
+
+    @hookimpl
+    def gateway_check(self) -> Iterator[str]:
+        """What is wrong with the files that the item names."""
+        if self._config.ca_file is not None and not self._config.ca_file.is_file():
+            yield f"plugins.{self._services.name}.ca_file: cannot read {self._config.ca_file}"
+
+    @hookimpl
+    def gateway_lifespan(self) -> AbstractAsyncContextManager[None]:
+        """Hold connections to GitLab."""
+        return self._gitlab.opened()
+
+    @hookimpl
+    async def gateway_health(self) -> Health:
+        """What GitLab's last answer says of itself; before the first, and after a failure, it is asked."""
+        try:
+            await self._gitlab.ask(None, (), "127.0.0.1")
+        except UnavailableError as error:
+            return Health(ok=False, message=str(error))
+        return Health(ok=True)
+
+    # -- a request ----------------------------------------------------------------------------------
+
+    @hookimpl
+    async def gateway_authenticate(self, credential: Credential, client: Client) -> Identity | None:
+        """Ask for a token without a scope: whoever gets one is somebody, and whoever is forbidden is too (3.2)."""
+
+        async def ask() -> Remembered:
+            self._refuse_throttled(credential, client)
+            reply = await self._gitlab.ask(credential, (), client.address)
+            if reply.status == HTTPStatus.UNAUTHORIZED:
+                self._failed[client.address] = self._failed.get(client.address, 0) + 1
+                return Remembered(_json({"status": 401}), self._config.remember_refusals.total_seconds(), stale=False)
+            self._failed.pop(client.address, None)
+            known = {
+                "status": reply.status,
+                "sub": reply.claims.get("sub") or "",
+                "kind": reply.claims.get("auth_type"),
+            }
+            return Remembered(_json(known), _life(reply, self._config))
+
+        found = json.loads(await self._remembered(_key(b"login", credential), ask))
+        if found["status"] == HTTPStatus.UNAUTHORIZED:
+            # Not "wrong": another source may know it.
+            return None
+        kind = _KINDS.get(str(found["kind"]), CredentialKind.UNKNOWN)
+        subject = str(found["sub"] or (credential.username if kind is CredentialKind.DEPLOY_TOKEN else ""))
+        return Identity(
+            source=self._services.name,
+            kind=kind,
+            subject=subject,
+            id=f"{kind}:{subject}" if subject else f"credential:{self._fingerprint(credential)}",
+            # GitLab applies the credential's own ceiling to each answer; one without any registry ability has none.
+            ceiling=ALL_ACTIONS if found["status"] == HTTPStatus.OK else frozenset(),
+            credential=_Held(credential, client.address),
+        )
+
+    @hookimpl
+    async def gateway_authorize(self, identity: Identity, accesses: Sequence[Access]) -> Decision | Refusal | None:
+        """Ask once for all *accesses*, at most 50 in a question; what the answer does not name is not allowed."""
+        if identity.source not in {self._services.name, None}:
+            return None
+        granted: dict[tuple[str, str], _Grant] = {}
+        asked = [access for access in accesses if _is_askable(access)]
+        for start in range(0, len(asked), SCOPES_AT_ONCE):
+            found = await self._granted(identity, asked[start : start + SCOPES_AT_ONCE])
+            if isinstance(found, Refusal):
+                return found
+            granted |= found
+        return Decision(tuple(_verdict(access, granted.get((access.type, access.name))) for access in accesses))
+
+    async def _granted(
+        self, identity: Identity, accesses: Sequence[Access]
+    ) -> Mapping[tuple[str, str], _Grant] | Refusal:
+        held = identity.credential if isinstance(identity.credential, _Held) else None
+        if held is None and not identity.anonymous:
+            return {}
+        # Never an action that the client did not ask for: asking for push makes repository records in GitLab.
+        scopes = sorted({f"{access.type}:{access.name}:{_actions(access)}" for access in accesses})
+        credential, address = (held.credential, held.address) if held else (None, "127.0.0.1")
+
+        async def ask() -> Remembered:
+            reply = await self._gitlab.ask(credential, scopes, address)
+            if reply.status == HTTPStatus.OK:
+                known: dict[str, Any] = {"status": 200, "access": reply.claims.get("access", [])}
+                return Remembered(_json(known), _life(reply, self._config), stale="push" not in str(scopes))
+            negative = self._config.remember_refusals.total_seconds()
+            return Remembered(_json({"status": reply.status, "message": reply.message}), negative, stale=False)
+
+        key = _key(b"grant", credential, *scopes)
+        found = json.loads(await self._remembered(key, ask))
+        if found["status"] == HTTPStatus.FORBIDDEN and found["message"] not in {"", _FORBIDDEN}:
+            # GitLab ends a request as a whole for a protected path (semantics 3.2.7).
+            return Refusal(403, "DENIED", found["message"])
+        if found["status"] == HTTPStatus.UNAUTHORIZED and credential is not None:
+            await self._services.cache.forget(_key(b"login", credential))
+        return _entries(found.get("access", []), accesses)
+
+    @hookimpl
+    async def gateway_visible_projects(self, identity: Identity) -> Visible | None:
+        """GitLab can't name them: every repository of a page is asked for, by ``gateway_filter_repositories``."""
+        return Visible(all=True) if identity.source in {self._services.name, None} else None
+
+    @hookimpl
+    async def gateway_filter_repositories(self, identity: Identity, names: Names) -> Names | None:
+        """Those that GitLab lets *identity* pull; under a token, whose credential is gone, what is public."""
+        if identity.source not in {self._services.name, None}:
+            return None
+        asking = identity if isinstance(identity.credential, _Held) or identity.anonymous else _NOBODY
+        shown: list[str] = []
+        for start in range(0, len(names), SCOPES_AT_ONCE):
+            part = [Access("repository", name, (Action.PULL,)) for name in names[start : start + SCOPES_AT_ONCE]]
+            found = await self._granted(asking, part)
+            if not isinstance(found, Refusal):
+                shown += [
+                    access.name
+                    for access in part
+                    if Action.PULL in found.get((access.type, access.name), _NONE).actions
+                ]
+        return shown
+
+    # -- asking ---------------------------------------------------------------------------------------
+
+    async def _remembered(self, key: bytes, ask: Callable[[], Any]) -> bytes:
+        stale = self._config.stale_if_error.total_seconds()
+        try:
+            return await self._services.cache.remember(key, ask, stale=stale, on=UnavailableError)
+        except UnavailableError as error:
+            level = self._services.log.error if isinstance(error, MisconfiguredError) else self._services.log.warning
+            level("GitLab could not be asked", why=str(error))
+            raise RegistryError(ErrorCode.UNAVAILABLE, headers={"Retry-After": "5"}) from error
+
+    def _refuse_throttled(self, credential: Credential, client: Client) -> None:
+        """GitLab bans an address that fails too often; whoever fails here too often does not reach it (2.6)."""
+        if credential.username == JOB_USERNAME or self._failed.get(client.address, 0) < self._config.failed_logins:
+            return
+        wait = str(int(self._config.failed_logins_within.total_seconds()))
+        message = f"too many failed logins from your address; try again in {wait} s"
+        raise RegistryError(ErrorCode.TOOMANYREQUESTS, message, headers={"Retry-After": wait})
+
+    def _fingerprint(self, credential: Credential) -> str:
+        return hmac.digest(self._services.key, _key(b"id", credential), sha256).hex()[:16]
+
+
+_NOBODY: Final = Identity(None, CredentialKind.NONE, "", "", frozenset({Action.PULL}))
+_NONE: Final = _Grant()
+
+
+def _key(purpose: bytes, credential: Credential | None, *scopes: str) -> bytes:
+    """What a question is remembered by. Every part has its length before it, so that no two questions are one."""
+    parts = [purpose]
+    if credential is not None:
+        parts += [credential.username.encode(), credential.password.get_secret_value().encode()]
+    parts += [scope.encode() for scope in scopes]
+    return b"".join(len(part).to_bytes(8, "big") + part for part in parts)
+
+
+def _json(document: Mapping[str, object]) -> bytes:
+    return json.dumps(document).encode()
+
+
+def _life(reply: Reply, config: _Config) -> float:
+    """Seconds for which an answer is good: those that its token has left, and seconds for one without."""
+    end = reply.claims.get("exp")
+    if not isinstance(end, int | float):
+        return config.remember_refusals.total_seconds()
+    return max(0.0, min(float(end) - time.time(), config.remember.total_seconds()))
+
+
+def _is_askable(access: Access) -> bool:
+    """Whether GitLab could grant anything of it; what can't be a name is not sent on."""
+    if not any(action in access.actions for action in Action):
+        return False
+    if access.type == "registry":
+        return access.name == "catalog"
+    try:
+        RepositoryName.parse(access.name)
+    except ValueError:
+        return False
+    return access.type == "repository"
+
+
+def _actions(access: Access) -> str:
+    return ",".join(dict.fromkeys(action for action in access.actions if action in set(Action)))
+
+
+def _entries(entries: Sequence[Any], accesses: Sequence[Access]) -> dict[tuple[str, str], _Grant]:
+    """What is granted of *accesses*, with the project's path where GitLab names it; anything else is not ours."""
+    asked = {(access.type, access.name) for access in accesses}
+    found: dict[tuple[str, str], _Grant] = {}
+    for entry in entries:
+        if not isinstance(entry, dict) or not isinstance(entry.get("actions"), list):
+            continue
+        key = (str(entry.get("type")), str(entry.get("name")))
+        if key in asked:
+            meta = entry["meta"] if isinstance(entry.get("meta"), dict) else {}
+            number = meta.get("project_id")
+            found[key] = _Grant(
+                found.get(key, _NONE).actions | {action for action in Action if action in entry["actions"]},
+                str(meta.get("project_path") or "").lower(),
+                number if isinstance(number, int) else None,
+            )
+    return found
+
+
+def _verdict(access: Access, found: _Grant | None) -> Verdict:
+    grant = found or _NONE
+    allowed = grant.actions
+    asked = [action for action in Action if action in access.actions]
+    missing = [action for action in asked if action not in allowed]
+
+    def steps() -> tuple[Step, ...]:
+        granted = ", ".join(action for action in asked if action in allowed) or "nothing"
+        finding = f"GitLab was asked for {', '.join(asked) or 'nothing'} and grants {granted}"
+        remedy = f"see what GitLab lets you do in the project of {access.name}, and what the token's scopes are"
+        return (Step("gitlab", passed=not missing, finding=finding, remedy=remedy if missing else ""),)
+
+    return Verdict(allowed, steps, grant.project if allowed else None, grant.project_id)
