@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from gateway import app, launcher
-from gateway.core import keys
+from gateway.core import keys, logs
+from gateway.core.cache import AnswerCache
 from gateway.core.router import NEEDS, Kind
-from gateway.errors import ConfigError, InvalidCredentialError, PluginFailedError
-from gateway.plugins import ANONYMOUS, Access, Client, Credential, NoCache, Refusal, RequestFacts, Step
+from gateway.errors import ConfigError, InvalidCredentialError, PluginFailedError, RegistryError
+from gateway.plugins import ANONYMOUS, Access, Client, Credential, Refusal, RequestFacts, Step
 from gateway.plugins.manager import Plugins
 
 _ASKED: Final = (
@@ -52,14 +53,20 @@ class Explanation:
 
 async def explain(path: Path, wish: Wish, image: str, credential: Credential | None) -> Explanation:
     """Ask the plugins of the configuration at *path*. Raises ConfigError where it is no good, or a plugin fails."""
+    logs.configure("error")
     config = launcher.check(path)
-    # Nothing is signed or sealed here; what a plugin would remember by its key need not be found again.
-    plugins, _, _ = app.build(config, keys.ephemeral(), NoCache())
+    # With the gateway's own key, what the replicas share is found, and said to be remembered.
+    signing = config.tokens.signing_key_file.exists()
+    own = keys.load(config.tokens, shared=config.database.shared, create=False) if signing else keys.ephemeral()
+    cache = AnswerCache(config.cache, own, logs.get("gateway"))
+    plugins, _, _ = app.build(config, own, cache)
     try:
-        async with plugins.lifespan(_ASKED):
+        async with cache.opened(), plugins.lifespan(_ASKED):
             found = await _ask(plugins, wish, image, credential)
     except PluginFailedError as error:
         raise ConfigError([f"a plugin failed: {error.where}"]) from error
+    except RegistryError as error:
+        found = Explanation((Step("answer", passed=False, finding=f"{error.status}: {error.why or error.message}"),))
     result = f"{wish} is {'granted' if found.granted else 'refused'}"
     return Explanation((*found.steps, Step("result", passed=found.granted, finding=result)), found.remedy)
 

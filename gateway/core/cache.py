@@ -27,7 +27,7 @@ from redis.exceptions import RedisError
 from gateway.config import CacheConfig
 from gateway.core.keys import Keys, Sealer
 from gateway.core.metrics import CACHE_DOWN
-from gateway.plugins.protocols import Remembered
+from gateway.plugins.protocols import Recalled, Remembered
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -64,7 +64,7 @@ class AnswerCache:
         self._key = keys.derive("cache names")
         self._sealer = Sealer(keys.derive("cache values"))
         self._local: LRUCache[str, _Entry] = LRUCache(_LOCAL, getsizeof=lambda entry: 256 + len(entry.value))
-        self._asking: dict[str, asyncio.Future[_Entry]] = {}
+        self._asking: dict[str, asyncio.Future[Recalled]] = {}
         self._redis: Any = None
         self._paused_until = 0.0
 
@@ -79,7 +79,9 @@ class AnswerCache:
             yield
         self._redis = None
 
-    async def remember(self, key: bytes, ask: Ask, *, stale: float = 0.0, on: type[Exception] = LookupError) -> bytes:
+    async def remember(
+        self, key: bytes, ask: Ask, *, stale: float = 0.0, on: type[Exception] = LookupError
+    ) -> Recalled:
         """The answer for *key*: the one that is remembered, or else what *ask* says, remembered from now on.
 
         *key* may hold secrets: it is hashed under a key of the gateway's own. However many wait for one key, *ask* is
@@ -88,16 +90,16 @@ class AnswerCache:
         name = PREFIX + hmac.digest(self._key, key, "sha256").hex()
         entry = self._local.get(name)
         if entry is not None and entry.fresh_until > self._clock():
-            return entry.value
+            return Recalled(entry.value, "memory")
         waiting = self._asking.get(name)
         if waiting is None:
             waiting = asyncio.ensure_future(self._find(name, ask, stale, on))
             self._asking[name] = waiting
             waiting.add_done_callback(lambda done: self._asked(name, done))
         # Whoever leaves does not take the answer away from the others.
-        return (await asyncio.shield(waiting)).value
+        return await asyncio.shield(waiting)
 
-    def _asked(self, name: str, done: asyncio.Future[_Entry]) -> None:
+    def _asked(self, name: str, done: asyncio.Future[Recalled]) -> None:
         del self._asking[name]
         if not done.cancelled():
             # Perhaps nobody waits any more; whoever does has it raised.
@@ -109,32 +111,33 @@ class AnswerCache:
         self._local.pop(name, None)
         await self._shared(lambda server: server.delete(name))
 
-    async def _find(self, name: str, ask: Ask, stale: float, on: type[Exception]) -> _Entry:
+    async def _find(self, name: str, ask: Ask, stale: float, on: type[Exception]) -> Recalled:
         old = self._local.get(name)
         found = await self._fetch(name)
         if found is not None:
             old = found
             if found.fresh_until > self._clock():
                 self._local[name] = found
-                return found
+                return Recalled(found.value, "redis")
         locked = await self._lock(name)
         if not locked:
             found = await self._wait(name)
             if found is not None:
                 self._local[name] = found
-                return found
+                return Recalled(found.value, "redis")
         try:
             answer = await ask()
         except on:
             if old is not None and old.stale_until > self._clock():
-                return old
+                return Recalled(old.value, "stale")
             raise
         finally:
             if locked:
                 await self._shared(lambda server: server.delete(f"{name}:lock"))
-        return await self._keep(name, answer, stale)
+        await self._keep(name, answer, stale)
+        return Recalled(answer.value, "asked")
 
-    async def _keep(self, name: str, answer: Remembered, stale: float) -> _Entry:
+    async def _keep(self, name: str, answer: Remembered, stale: float) -> None:
         now = self._clock()
         # Replicas that learnt together would otherwise ask together again.
         fresh = answer.seconds * random.uniform(0.9, 1.0)  # noqa: S311 - spreads load, guards nothing
@@ -144,7 +147,6 @@ class AnswerCache:
         life = max(1, int((entry.stale_until - now) * 1000))
         sealed = self._sealer.seal(text, name)
         await self._shared(lambda server: server.set(name, sealed, px=life))
-        return entry
 
     async def _fetch(self, name: str) -> _Entry | None:
         sealed = await self._shared(lambda server: server.get(name))

@@ -209,6 +209,14 @@ class Remembered:
     stale: bool = True
 
 
+@dataclass(frozen=True, slots=True)
+class Recalled:
+    """An answer and where it was found: ``asked`` just now, in ``memory``, in ``redis``, or ``stale`` in either."""
+
+    value: bytes
+    source: str
+
+
 class Cache(Protocol):
     """Answers remembered in this process, and for all replicas where the operator runs Redis."""
 
@@ -219,7 +227,7 @@ class Cache(Protocol):
         *,
         stale: float = 0.0,
         on: type[Exception] = LookupError,
-    ) -> bytes:
+    ) -> Recalled:
         """The answer for *key*, or what *ask* says; however many wait for one key, *ask* is called once.
 
         *key* may hold secrets: it is hashed under a key of the gateway's own. Where *ask* raises *on*, an answer that
@@ -242,10 +250,10 @@ class NoCache:
         *,
         stale: float = 0.0,
         on: type[Exception] = LookupError,
-    ) -> bytes:
+    ) -> Recalled:
         """Ask each time."""
         del key, stale, on
-        return (await ask()).value
+        return Recalled((await ask()).value, "asked")
 
     async def forget(self, key: bytes) -> None:
         """Nothing is there to forget."""

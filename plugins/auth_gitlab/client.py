@@ -9,6 +9,7 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -61,6 +62,8 @@ class GitLab:
         self._session: aiohttp.ClientSession | None = None
         self.trouble = ""
         """What operators should know of its last answer; empty where all is well."""
+        self.skew = 0.0
+        """Seconds by which its clock was ahead of ours when it answered last."""
 
     @asynccontextmanager
     async def opened(self) -> AsyncIterator[None]:
@@ -105,6 +108,7 @@ class GitLab:
         async with self._session.get(url, headers=headers, proxy=self._config.proxy, allow_redirects=False) as answer:
             body = await answer.content.read(MAX_ANSWER + 1)
             status = answer.status
+            self.skew = skew(answer.headers.get("Date"), time.time())
         if len(body) > MAX_ANSWER:
             raise UnavailableError("its answer has no end")
         if status == HTTPStatus.OK:
@@ -134,6 +138,14 @@ class GitLab:
         if not isinstance(claims.get("access", []), list):
             raise UnavailableError("its token is not one for a registry")
         return claims
+
+
+def skew(date: str | None, now: float) -> float:
+    """Seconds by which the clock behind a ``Date`` header (RFC 9110 section 6.6.1) is ahead; 0 where it is none."""
+    try:
+        return parsedate_to_datetime(date).timestamp() - now if date else 0.0
+    except ValueError:
+        return 0.0
 
 
 def _document(body: bytes) -> dict[str, Any]:

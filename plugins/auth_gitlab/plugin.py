@@ -8,8 +8,8 @@ from __future__ import annotations
 import hmac
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from hashlib import sha256
 from http import HTTPStatus
@@ -29,6 +29,7 @@ from gateway.plugins import (
     Health,
     Identity,
     Names,
+    Recalled,
     Refusal,
     RegistryError,
     Remembered,
@@ -46,6 +47,7 @@ SCOPES_AT_ONCE: Final = 50
 """Scopes of one question: GitLab's web server takes a request line of some 8 KiB."""
 JOB_USERNAME: Final = "gitlab-ci-token"
 _ADDRESSES: Final = 10_000
+_SKEW: Final = 60.0
 _FORBIDDEN: Final = "access forbidden"
 _KINDS: Final = {str(kind): kind for kind in CredentialKind}
 
@@ -57,6 +59,7 @@ class _Grant:
     actions: frozenset[Action] = frozenset()
     project: str = ""
     project_id: int | None = None
+    source: str = "asked"
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +92,16 @@ class Plugin:
 
     @hookimpl
     def gateway_lifespan(self) -> AbstractAsyncContextManager[None]:
-        """Hold connections to GitLab."""
-        return self._gitlab.opened()
+        """Hold connections to GitLab, and say at once in the log what is wrong with it; it need not be up."""
+        return self._life()
+
+    @asynccontextmanager
+    async def _life(self) -> AsyncIterator[None]:
+        async with self._gitlab.opened():
+            health = await self.gateway_health()
+            if not health.ok:
+                self._services.log.error("GitLab can't be relied on yet", why=health.message)
+            yield
 
     @hookimpl
     async def gateway_health(self) -> Health:
@@ -99,7 +110,7 @@ class Plugin:
             await self._gitlab.ask(None, (), "127.0.0.1")
         except UnavailableError as error:
             return Health(ok=False, message=str(error))
-        return Health(ok=True)
+        return skewed(self._gitlab.skew)
 
     # -- a request ----------------------------------------------------------------------------------
 
@@ -121,7 +132,8 @@ class Plugin:
             }
             return Remembered(_json(known), _life(reply, self._config))
 
-        found = json.loads(await self._remembered(_key(b"login", credential), ask))
+        recalled = await self._remembered(_key(b"login", credential), ask)
+        found = json.loads(recalled.value)
         if found["status"] == HTTPStatus.UNAUTHORIZED:
             # Not "wrong": another source may know it.
             return None
@@ -134,6 +146,7 @@ class Plugin:
             id=f"{kind}:{subject}" if subject else f"credential:{self._fingerprint(credential)}",
             # GitLab applies the credential's own ceiling to each answer; one without any registry ability has none.
             ceiling=ALL_ACTIONS if found["status"] == HTTPStatus.OK else frozenset(),
+            title=f"{_TITLES.get(kind, kind)} of {subject}, {_SAID[recalled.source]}",
             credential=_Held(credential, client.address),
         )
 
@@ -169,14 +182,14 @@ class Plugin:
             negative = self._config.remember_refusals.total_seconds()
             return Remembered(_json({"status": reply.status, "message": reply.message}), negative, stale=False)
 
-        key = _key(b"grant", credential, *scopes)
-        found = json.loads(await self._remembered(key, ask))
+        recalled = await self._remembered(_key(b"grant", credential, *scopes), ask)
+        found = json.loads(recalled.value)
         if found["status"] == HTTPStatus.FORBIDDEN and found["message"] not in {"", _FORBIDDEN}:
             # GitLab ends a request as a whole for a protected path (semantics 3.2.7).
             return Refusal(403, "DENIED", found["message"])
         if found["status"] == HTTPStatus.UNAUTHORIZED and credential is not None:
             await self._services.cache.forget(_key(b"login", credential))
-        return _entries(found.get("access", []), accesses)
+        return _entries(found.get("access", []), accesses, recalled.source)
 
     @hookimpl
     async def gateway_visible_projects(self, identity: Identity) -> Visible | None:
@@ -203,14 +216,14 @@ class Plugin:
 
     # -- asking ---------------------------------------------------------------------------------------
 
-    async def _remembered(self, key: bytes, ask: Callable[[], Any]) -> bytes:
+    async def _remembered(self, key: bytes, ask: Callable[[], Any]) -> Recalled:
         stale = self._config.stale_if_error.total_seconds()
         try:
             return await self._services.cache.remember(key, ask, stale=stale, on=UnavailableError)
         except UnavailableError as error:
             level = self._services.log.error if isinstance(error, MisconfiguredError) else self._services.log.warning
             level("GitLab could not be asked", why=str(error))
-            raise RegistryError(ErrorCode.UNAVAILABLE, headers={"Retry-After": "5"}) from error
+            raise RegistryError(ErrorCode.UNAVAILABLE, headers={"Retry-After": "5"}, why=str(error)) from error
 
     def _refuse_throttled(self, credential: Credential, client: Client) -> None:
         """GitLab bans an address that fails too often; whoever fails here too often does not reach it (2.6)."""
@@ -226,6 +239,15 @@ class Plugin:
 
 _NOBODY: Final = Identity(None, CredentialKind.NONE, "", "", frozenset({Action.PULL}))
 _NONE: Final = _Grant()
+
+
+def skewed(seconds: float) -> Health:
+    """Whether GitLab's clock is near enough to ours for its tokens: within a minute."""
+    if abs(seconds) <= _SKEW:
+        return Health(ok=True)
+    where = "ahead of" if seconds > 0 else "behind"
+    message = f"GitLab's clock is {abs(seconds):.0f} s {where} this machine's; tokens are refused: set both by NTP"
+    return Health(ok=False, message=message)
 
 
 def _key(purpose: bytes, credential: Credential | None, *scopes: str) -> bytes:
@@ -266,10 +288,26 @@ def _actions(access: Access) -> str:
     return ",".join(dict.fromkeys(action for action in access.actions if action in set(Action)))
 
 
-def _entries(entries: Sequence[Any], accesses: Sequence[Access]) -> dict[tuple[str, str], _Grant]:
+_TITLES: Final = {
+    CredentialKind.PASSWORD: "account password",
+    CredentialKind.PERSONAL_ACCESS_TOKEN: "access token",
+    CredentialKind.OAUTH: "OAuth access token",
+    CredentialKind.DEPLOY_TOKEN: "deploy token",
+    CredentialKind.JOB_TOKEN: "CI job token",
+    CredentialKind.UNKNOWN: "credential",
+}
+_SAID: Final = {
+    "asked": "as GitLab says now",
+    "memory": "as GitLab said a moment ago (in memory)",
+    "redis": "as GitLab said a moment ago (in Redis)",
+    "stale": "as GitLab said while it could be asked (stale)",
+}
+
+
+def _entries(entries: Sequence[Any], accesses: Sequence[Access], source: str) -> dict[tuple[str, str], _Grant]:
     """What is granted of *accesses*, with the project's path where GitLab names it; anything else is not ours."""
     asked = {(access.type, access.name) for access in accesses}
-    found: dict[tuple[str, str], _Grant] = {}
+    found = {key: _Grant(source=source) for key in asked}
     for entry in entries:
         if not isinstance(entry, dict) or not isinstance(entry.get("actions"), list):
             continue
@@ -281,6 +319,7 @@ def _entries(entries: Sequence[Any], accesses: Sequence[Access]) -> dict[tuple[s
                 found.get(key, _NONE).actions | {action for action in Action if action in entry["actions"]},
                 str(meta.get("project_path") or "").lower(),
                 number if isinstance(number, int) else None,
+                source,
             )
     return found
 
@@ -293,7 +332,7 @@ def _verdict(access: Access, found: _Grant | None) -> Verdict:
 
     def steps() -> tuple[Step, ...]:
         granted = ", ".join(action for action in asked if action in allowed) or "nothing"
-        finding = f"GitLab was asked for {', '.join(asked) or 'nothing'} and grants {granted}"
+        finding = f"asked for {', '.join(asked) or 'nothing'}, GitLab grants {granted}, {_SAID[grant.source]}"
         remedy = f"see what GitLab lets you do in the project of {access.name}, and what the token's scopes are"
         return (Step("gitlab", passed=not missing, finding=finding, remedy=remedy if missing else ""),)
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from plugins.auth_gitlab.client import skew
+from plugins.auth_gitlab.plugin import skewed
 from tests.fakes.gitlab import FakeGitLab, Mode
+from tests.journeys.test_explain import explain
 from tests.semantics import company
 from tests.semantics.asking import ask, scope
 from tests.semantics.company import DEVELOPER, HOME, REPORTER, STRANGER, job, user
@@ -239,6 +243,40 @@ def test_the_next_page_names_nothing_hidden(gateway_factory: GatewayFactory, own
 def shown(gateway: GatewayProcess, who: Account) -> Any:
     """Read the catalog."""
     return gateway.wire(who).get("/v2/_catalog").expect(200).json()["repositories"]
+
+
+CLOCKS = [
+    pytest.param("Wed, 25 Nov 2026 10:00:00 GMT", True, id="the same"),
+    pytest.param("Wed, 25 Nov 2026 10:01:00 GMT", True, id="a minute ahead"),
+    pytest.param("Wed, 25 Nov 2026 10:01:01 GMT", False, id="more than a minute ahead"),
+    pytest.param("Wed, 25 Nov 2026 09:58:59 GMT", False, id="more than a minute behind"),
+    pytest.param("yesterday", True, id="no date"),
+    pytest.param(None, True, id="no header"),
+]
+
+
+@pytest.mark.parametrize(("date", "good"), CLOCKS)
+def test_clocks_must_agree_within_a_minute(date: str | None, *, good: bool) -> None:
+    """Readiness says by how much GitLab's clock differs from ours, and what to do."""
+    now = dt.datetime(2026, 11, 25, 10, 0, 0, tzinfo=dt.UTC).timestamp()
+    health = skewed(skew(date, now))
+    assert health.ok is good
+    assert good or "NTP" in health.message
+
+
+def test_explain_says_what_gitlab_said_and_whence(gateway_factory: GatewayFactory, own: FakeGitLab) -> None:
+    """The chain shows what GitLab was asked and granted; with GitLab down it says so."""
+    gateway = before(gateway_factory, own)
+    said = explain(gateway, REPORTER, "push", HOME)
+    step = next(one for one in said["steps"] if one["step"] == "gitlab")
+    assert step["finding"] == "asked for pull, push, GitLab grants pull, as GitLab says now"
+    assert not said["granted"]
+    assert explain(gateway, DEVELOPER, "push", HOME)["granted"]
+    assert explain(gateway, None, "pull", "mx/public-enabled")["granted"]
+    own.mode = "down"
+    said = explain(gateway, DEVELOPER, "pull", HOME)
+    assert not said["granted"]
+    assert "GitLab can't be asked" in said["steps"][0]["finding"]
 
 
 def test_no_secret_is_logged(gateway_factory: GatewayFactory, own: FakeGitLab) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from tests.fakes.gitlab import FakeGitLab
 from tests.gitlab_jwt.test_asking import PATH, PULL, PUSH, asked, own
+from tests.journeys.test_explain import explain
 from tests.semantics.asking import ask
 from tests.semantics.company import DEVELOPER, HOME, REPORTER
 from tests.support import images
@@ -122,6 +123,18 @@ def test_a_failover_is_followed(gateway_factory: GatewayFactory, own: FakeGitLab
         ask(one, DEVELOPER, PUSH).expect(200)
         ask(other, DEVELOPER, PUSH).expect(200)
         assert asked(own, DEVELOPER.username).count([PUSH]) == 1
+
+
+def test_explain_finds_what_the_replicas_share(
+    gateway_factory: GatewayFactory, own: FakeGitLab, redis: peers.RedisServer
+) -> None:
+    """The command says of an answer that it was remembered in Redis, and asks GitLab for nothing again."""
+    (gateway,) = replicas(gateway_factory, own, redis.url, count=1)
+    ask(gateway, DEVELOPER, PUSH).expect(200)
+    said = explain(gateway, DEVELOPER, "push", HOME)
+    step = next(one for one in said["steps"] if one["step"] == "gitlab")
+    assert step["finding"].endswith("as GitLab said a moment ago (in Redis)")
+    assert asked(own, DEVELOPER.username) == [[], [PUSH]]
 
 
 def test_redis_holds_no_secret(gateway_factory: GatewayFactory, own: FakeGitLab, redis: peers.RedisServer) -> None:

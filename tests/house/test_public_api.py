@@ -48,6 +48,7 @@ PUBLIC = [
     "Project",
     "Public",
     "Reason",
+    "Recalled",
     "Reference",
     "Refusal",
     "RegistryError",
