@@ -36,6 +36,7 @@ class Peer:
 
 REGISTRY = Peer("docker-registry", ("docker-registry",))
 NGINX = Peer("nginx", ("nginx",))
+REDIS = Peer("redis-server", ("redis-server", "redis"))
 FOR_TESTS = (
     REGISTRY,
     NGINX,
@@ -46,9 +47,9 @@ FOR_TESTS = (
     Peer("dockerd", ("docker.io",)),
     Peer("docker", ("docker-cli", "docker.io")),
     Peer("postgres", ("postgresql",)),
-    Peer("redis-server", ("redis-server", "redis")),
+    REDIS,
 )
-FOR_BENCHMARKS = (REGISTRY, NGINX, Peer("wrk", ("wrk",)))
+FOR_BENCHMARKS = (REGISTRY, NGINX, REDIS, Peer("wrk", ("wrk",)))
 
 # Packages of servers start them; the answer 101 of this file forbids it (an existing one is left as it is).
 AS_ROOT = """

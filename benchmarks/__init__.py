@@ -1,0 +1,1 @@
+"""Measurements against real peers; `make bench` prints their one table."""
