@@ -6,7 +6,7 @@ import asyncio
 import json
 import ssl
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
@@ -19,13 +19,14 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from yarl import URL
 
-from gateway.plugins import ConfigError, Credential
+from gateway.plugins import ConfigError, Credential, InvalidCredentialError
 from plugins.auth_gitlab.config import Config
 
 MAX_ANSWER: Final = 1024 * 1024
 """Bytes of an answer of GitLab's; a token for 50 scopes has some 10 KiB."""
 _FAILURES: Final = 5
 """Failures in a row after which GitLab is left alone for a while."""
+_KEYS_AGAIN: Final = 10.0
 _REST: Final = 5.0
 """Seconds of that while; then one question tries again."""
 
@@ -60,6 +61,8 @@ class GitLab:
         self._failures = 0
         self._rest_until = 0.0
         self._session: aiohttp.ClientSession | None = None
+        self._id_keys: Mapping[object, rsa.RSAPublicKey] = {}
+        self._id_keys_again = 0.0
         self.trouble = ""
         """What operators should know of its last answer; empty where all is well."""
         self.skew = 0.0
@@ -101,6 +104,59 @@ class GitLab:
             raise UnavailableError(self.trouble) from error
         self._failures, self.trouble = 0, ""
         return reply
+
+    async def id_token(self, token: str, audience: str, issuer: str) -> Mapping[str, Any]:
+        """The claims of a CI ID token of this GitLab. InvalidCredentialError says what is wrong with it."""
+        try:
+            kid = jwt.get_unverified_header(token).get("kid")
+        except jwt.InvalidTokenError as error:
+            raise InvalidCredentialError("it is no ID token") from error
+        if kid not in self._id_keys and time.monotonic() >= self._id_keys_again:
+            await self._read_id_keys()
+        key = self._id_keys.get(kid) if isinstance(kid, str) else None
+        if key is None:
+            raise InvalidCredentialError("the ID token is signed with a key that GitLab does not publish")
+        try:
+            claims: Mapping[str, Any] = jwt.decode(
+                token,
+                key,
+                algorithms=["RS256"],
+                audience=audience,
+                issuer=issuer,
+                leeway=5,
+                options={"require": ["exp", "iat", "sub", "aud", "iss"]},
+            )
+        except jwt.InvalidTokenError as error:
+            raise InvalidCredentialError(f"the ID token is not good: {error}") from error
+        return claims
+
+    async def _read_id_keys(self) -> None:
+        """Read GitLab's OIDC keys; at most each ten seconds, however many tokens name unknown ones."""
+        assert self._session is not None
+        self._id_keys_again = time.monotonic() + _KEYS_AGAIN
+        url = URL(f"{self._config.url}/oauth/discovery/keys")
+        try:
+            async with (
+                self._at_once,
+                asyncio.timeout(self._config.timeout.total_seconds()),
+                self._session.get(url, proxy=self._config.proxy, allow_redirects=False) as answer,
+            ):
+                answer.raise_for_status()
+                document = _document(await answer.content.read(MAX_ANSWER))
+            keys = {item["kid"]: jwt.PyJWK.from_dict(item).key for item in document["keys"] if item.get("kty") == "RSA"}
+        except (
+            aiohttp.ClientError,
+            OSError,
+            TimeoutError,
+            LookupError,
+            TypeError,
+            AttributeError,
+            jwt.PyJWTError,
+        ) as error:
+            if self._id_keys:
+                return
+            raise UnavailableError(f"GitLab's OIDC keys can't be read: {str(error) or type(error).__name__}") from error
+        self._id_keys = {kid: key for kid, key in keys.items() if isinstance(key, rsa.RSAPublicKey)}
 
     async def _get(self, query: Sequence[tuple[str, str]], headers: dict[str, str]) -> Reply:
         assert self._session is not None

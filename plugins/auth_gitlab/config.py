@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
-from gateway.plugins import Duration, Model
+from gateway.plugins import Action, Duration, Model
 
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
@@ -19,6 +20,32 @@ def _web(value: str) -> str:
     if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.fragment or parts.username:
         raise ValueError("expected an http(s) URL without login and query, such as https://gitlab.example.com")
     return value.rstrip("/")
+
+
+class IdTokenRule(Model):
+    """What a CI job may do whose ID token has these claims.
+
+    In the patterns of *claims* and *repositories* ``*`` is anything without a slash, ``**`` anything at all.
+    """
+
+    claims: Mapping[str, str] = Field(min_length=1)
+    repositories: tuple[str, ...] = Field(min_length=1)
+    actions: frozenset[Action] = frozenset({Action.PULL})
+
+    @field_validator("actions")
+    @classmethod
+    def _no_star(cls, value: frozenset[Action]) -> frozenset[Action]:
+        if not value or Action.ALL in value:
+            raise ValueError("expected some of pull, push and delete")
+        return value
+
+
+class IdTokens(Model):
+    """CI ID tokens (GitLab's ``id_tokens``) as passwords: for whom they must be made, and what they open."""
+
+    audience: str = Field(min_length=1)
+    issuer: str | None = None
+    rules: tuple[IdTokenRule, ...] = Field(min_length=1)
 
 
 class Config(Model):
@@ -36,6 +63,7 @@ class Config(Model):
     stale_if_error: Duration = timedelta(minutes=10)
     remember: Duration = timedelta(minutes=5)
     remember_refusals: Duration = timedelta(seconds=10)
+    id_tokens: IdTokens | None = None
     failed_logins: int = Field(default=10, ge=1)
     failed_logins_within: Duration = timedelta(minutes=1)
 

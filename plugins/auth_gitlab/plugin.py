@@ -15,6 +15,7 @@ from hashlib import sha256
 from http import HTTPStatus
 from typing import Any, Final
 
+import jwt
 from cachetools import TTLCache
 
 from gateway.plugins import (
@@ -40,8 +41,10 @@ from gateway.plugins import (
     Visible,
     hookimpl,
 )
+from plugins.auth_gitlab import rules
 from plugins.auth_gitlab.client import GitLab, MisconfiguredError, Reply, UnavailableError
 from plugins.auth_gitlab.config import Config as _Config
+from plugins.auth_gitlab.config import IdTokenRule, IdTokens
 
 SCOPES_AT_ONCE: Final = 50
 """Scopes of one question: GitLab's web server takes a request line of some 8 KiB."""
@@ -68,6 +71,13 @@ class _Held:
 
     credential: Credential
     address: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Ruled:
+    """The rules that an ID token fits."""
+
+    rules: tuple[IdTokenRule, ...]
 
 
 class Plugin:
@@ -116,7 +126,12 @@ class Plugin:
 
     @hookimpl
     async def gateway_authenticate(self, credential: Credential, client: Client) -> Identity | None:
-        """Ask for a token without a scope: whoever gets one is somebody, and whoever is forbidden is too (3.2)."""
+        """Ask for a token without a scope: whoever gets one is somebody, and whoever is forbidden is too (3.2).
+
+        An ID token of a CI job is judged here, by the operator's rules on its claims.
+        """
+        if self._config.id_tokens is not None and _is_from(credential, self._issuer):
+            return await self._by_id_token(credential.password.get_secret_value(), self._config.id_tokens)
 
         async def ask() -> Remembered:
             self._refuse_throttled(credential, client)
@@ -150,11 +165,35 @@ class Plugin:
             credential=_Held(credential, client.address),
         )
 
+    @property
+    def _issuer(self) -> str:
+        configured = self._config.id_tokens.issuer if self._config.id_tokens is not None else None
+        return configured or self._config.url
+
+    async def _by_id_token(self, token: str, known: IdTokens) -> Identity:
+        try:
+            claims = await self._gitlab.id_token(token, known.audience, self._issuer)
+        except UnavailableError as error:
+            raise RegistryError(ErrorCode.UNAVAILABLE, headers={"Retry-After": "5"}, why=str(error)) from error
+        found = rules.matching(known.rules, claims)
+        project = claims.get("project_path", "?")
+        return Identity(
+            source=self._services.name,
+            kind=CredentialKind.JOB_TOKEN,
+            subject=str(claims.get("user_login") or claims["sub"]),
+            id=f"id_token:{claims['sub']}",
+            ceiling=rules.ceiling(found),
+            title=f"CI ID token of {project}, which fits {len(found)} of {len(known.rules)} rules",
+            credential=_Ruled(found),
+        )
+
     @hookimpl
     async def gateway_authorize(self, identity: Identity, accesses: Sequence[Access]) -> Decision | Refusal | None:
         """Ask once for all *accesses*, at most 50 in a question; what the answer does not name is not allowed."""
         if identity.source not in {self._services.name, None}:
             return None
+        if isinstance(identity.credential, _Ruled):
+            return Decision(tuple(_ruled(identity.credential, access) for access in accesses))
         granted: dict[tuple[str, str], _Grant] = {}
         asked = [access for access in accesses if _is_askable(access)]
         for start in range(0, len(asked), SCOPES_AT_ONCE):
@@ -201,6 +240,8 @@ class Plugin:
         """Those that GitLab lets *identity* pull; under a token, whose credential is gone, what is public."""
         if identity.source not in {self._services.name, None}:
             return None
+        if isinstance(identity.credential, _Ruled):
+            return [name for name in names if Action.PULL in rules.allowed(identity.credential.rules, name)]
         asking = identity if isinstance(identity.credential, _Held) or identity.anonymous else _NOBODY
         shown: list[str] = []
         for start in range(0, len(names), SCOPES_AT_ONCE):
@@ -239,6 +280,26 @@ class Plugin:
 
 _NOBODY: Final = Identity(None, CredentialKind.NONE, "", "", frozenset({Action.PULL}))
 _NONE: Final = _Grant()
+
+
+def _is_from(credential: Credential, issuer: str) -> bool:
+    """Whether the password is a JSON Web Token that says it comes from *issuer*. Nothing is believed of it yet."""
+    password = credential.password.get_secret_value()
+    if password.count(".") != 2 or not password.startswith("eyJ"):  # noqa: PLR2004 - header, claims, signature
+        return False
+    try:
+        return bool(jwt.decode(password, options={"verify_signature": False}).get("iss") == issuer)
+    except jwt.InvalidTokenError:
+        return False
+
+
+def _ruled(held: _Ruled, access: Access) -> Verdict:
+    allowed = rules.allowed(held.rules, access.name) if access.type == "repository" else frozenset[Action]()
+    missing = [action for action in Action if action in access.actions and action not in allowed]
+    remedy = "" if not missing else f"let a rule of id_tokens allow {', '.join(missing)} in {access.name}"
+    granted = ", ".join(action for action in Action if action in allowed) or "nothing"
+    step = Step("id_token", passed=not missing, finding=f"the rules that it fits allow {granted} here", remedy=remedy)
+    return Verdict(allowed, lambda: (step,), "" if allowed else None)
 
 
 def skewed(seconds: float) -> Health:
