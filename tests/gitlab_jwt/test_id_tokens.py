@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 AUDIENCE = "https://registry.example.com"
 IMAGE = "acme/app/built"
-RULES: list[dict[str, object]] = [
+RULES = [
     {
         "claims": {"project_path": "acme/*", "ref_protected": "true"},
         "repositories": ["acme/app/**"],
@@ -46,7 +46,11 @@ def fake() -> Iterator[FakeGitLab]:
 @pytest.fixture(scope="module")
 def served(fake: FakeGitLab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayProcess]:
     """Run a gateway with the rules."""
-    item = {"use": "auth_gitlab", "url": fake.url, "id_tokens": {"audience": AUDIENCE, "rules": RULES}}
+    item: dict[str, object] = {
+        "use": "auth_gitlab",
+        "url": fake.url,
+        "id_tokens": {"audience": AUDIENCE, "rules": RULES},
+    }
     sources: list[dict[str, object]] = [item, {"use": "naming"}, {"use": "visibility"}]
     gateway = GatewayProcess(tmp_path_factory.mktemp("id-tokens"), sources=sources)
     gateway.start()
