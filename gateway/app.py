@@ -17,6 +17,7 @@ from gateway.core.cache import AnswerCache
 from gateway.core.database import Database
 from gateway.core.handlers.base import Core
 from gateway.core.health import Admin
+from gateway.core.history import History
 from gateway.core.issuers import Issuers
 from gateway.core.keys import Keys, Sealer
 from gateway.core.metadata import MetadataStore
@@ -112,7 +113,7 @@ async def serving(config: Config, public: socket.socket, admin: socket.socket) -
     stall = config.server.stall_timeout.total_seconds()
     core = Core(plugins, access, metadata, sessions, stall, events.tell)
     token_server = TokenServer(access, tokens, keys, metadata, log, service=config.tokens.service)
-    pipeline = Pipeline(config, core, token_server, log)
+    pipeline = Pipeline(config, core, token_server, History(cache), log)
     watched = Admin(plugins, database, lambda: pipeline.draining)
     try:
         await database.open()

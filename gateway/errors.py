@@ -55,7 +55,8 @@ class RegistryError(Exception):
     """A refusal as a client hears it.
 
     *detail* is put into the answer as JSON; *members* stand beside ``errors`` in it; *headers* are added; *status*
-    replaces the code's own. *why* is for the log: what operators may know and the client may not.
+    replaces the code's own. *why* is for the log: what operators may know and the client may not; *told* is the chain
+    that led there, for those who may ask afterwards.
     """
 
     def __init__(
@@ -68,6 +69,7 @@ class RegistryError(Exception):
         headers: Mapping[str, str] | None = None,
         members: Mapping[str, object] | None = None,
         why: str | None = None,
+        told: Mapping[str, object] | None = None,
     ) -> None:
         self.code = code
         self.message = message or code.message
@@ -76,6 +78,7 @@ class RegistryError(Exception):
         self.headers = headers or {}
         self.members = members or {}
         self.why = why
+        self.told = told
         super().__init__(f"{code.name}: {self.message}")
 
 

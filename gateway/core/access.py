@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from pydantic import SecretStr
 
+from gateway.core.history import told, told_by_token
 from gateway.core.router import Kind, Route
 from gateway.core.tokens import Claims, ExpiredTokenError, InvalidTokenError, Tokens
 from gateway.core.uploads import Sessions
@@ -134,7 +135,9 @@ class AccessControl:
         if not missing:
             return claims.projects.get(key, "")
         if key in claims.refusals:
-            raise denied(missing, claims.refusals[key])
+            reason = claims.refusals[key]
+            assert route.name is not None
+            raise denied(missing, reason, told=told_by_token(route.name, route.actions, granted, reason))
         raise self.challenge(route, realm, error="insufficient_scope", message="the token does not cover this request")
 
     async def _admit_by_hooks(self, identity: Identity, route: Route, realm: str) -> str:
@@ -145,8 +148,8 @@ class AccessControl:
         if not answer.missing and answer.project is not None:
             return answer.project
         if identity.anonymous:
-            raise self.challenge(route, realm, why=_told(answer.why))
-        raise denied(answer.missing, answer.reason, answer.why)
+            raise self.challenge(route, realm, why=_told(answer.why), told=told(answer))
+        raise denied(answer.missing, answer.reason, answer.why, told=told(answer))
 
     async def ask(self, identity: Identity, access: Access) -> Answer:
         """What the hooks say of one access. Raises RegistryError where they refuse the whole request."""
@@ -165,6 +168,19 @@ class AccessControl:
             granted = caller.claims.granted(f"{kind}:{name}")
             return frozenset(actions) if Action.ALL in granted else granted.intersection(actions)
         return frozenset((await self.ask(caller.identity, Access(kind, name, tuple(actions)))).allowed)
+
+    async def may_read(self, caller: Caller, accesses: Sequence[Mapping[str, Any]]) -> bool:
+        """Whether *caller* may read why *accesses* were refused: an administrator, or a maintainer of all of them."""
+        kind, name, action = CATALOG_SCOPE.split(":")
+        if await self.allowed(caller, kind, name, (action,)):
+            return True
+        return bool(accesses) and all(
+            [
+                access["type"] == "repository"
+                and bool(await self.allowed(caller, "repository", access["name"], (Action.ALL,)))
+                for access in accesses
+            ]
+        )
 
     async def admit_endpoint(self, caller: Caller, endpoint: RequestFacts, realm: str) -> None:
         """Let *caller* through to a plugin's endpoint: every access it needs, and no veto. Raises as ``admit`` does."""
@@ -191,11 +207,12 @@ class AccessControl:
         error: str | None = None,
         message: str | None = None,
         why: str | None = None,
+        told: Mapping[str, object] | None = None,
     ) -> RegistryError:
         """The 401 that tells a client where to get a token, and for what (RFC 6750; distribution token specification).
 
         No space follows the commas, and ``scope`` stands behind the realm and service: clients split at commas.
-        *why* is for the log alone.
+        *why* is for the log alone, *told* for those who may ask afterwards.
         """
         parts = [f'Bearer realm="{realm}"', f'service="{self._service}"']
         scope = _scope(route)
@@ -203,7 +220,8 @@ class AccessControl:
             parts.append(f'scope="{scope}"')
         if error:
             parts.append(f'error="{error}"')
-        return RegistryError(ErrorCode.UNAUTHORIZED, message, headers={"WWW-Authenticate": ",".join(parts)}, why=why)
+        headers = {"WWW-Authenticate": ",".join(parts)}
+        return RegistryError(ErrorCode.UNAUTHORIZED, message, headers=headers, why=why, told=told)
 
 
 def _scope(route: Route) -> str:
@@ -212,15 +230,21 @@ def _scope(route: Route) -> str:
     return f"repository:{route.name}:{','.join(route.actions)}" if route.name is not None else ""
 
 
-def denied(actions: Sequence[str], reason: Reason | None, why: Reason | None = None) -> RegistryError:
-    """The 403 with its reason and what to do about it; *why* is the whole reason, for the log alone.
+def denied(
+    actions: Sequence[str],
+    reason: Reason | None,
+    why: Reason | None = None,
+    *,
+    told: Mapping[str, object] | None = None,
+) -> RegistryError:
+    """The 403 with its reason and what to do about it; *why* and *told* are the whole reason, for operators.
 
     Without a reason the caller may not know more than that there is nothing for them here.
     """
-    told = reason or HIDDEN
-    detail = {"reason": told.code, "actions": list(actions) if reason else [], "next": told.remedy}
-    message = f"requested access to the resource is denied: {_told(told)}"
-    return RegistryError(ErrorCode.DENIED, message, detail=detail, why=_told(why))
+    heard = reason or HIDDEN
+    detail = {"reason": heard.code, "actions": list(actions) if reason else [], "next": heard.remedy}
+    message = f"requested access to the resource is denied: {_told(heard)}"
+    return RegistryError(ErrorCode.DENIED, message, detail=detail, why=_told(why), told=told)
 
 
 def _told(reason: Reason | None) -> str | None:

@@ -37,7 +37,7 @@ _LOCAL: Final = 16 * 1024 * 1024
 """Bytes of answers kept in one process."""
 _PAUSE: Final = 5.0
 """Seconds for which Redis is left alone after it failed."""
-_LOCK: Final = 10.0
+_LOCK: Final = 6.0
 """Seconds after which another replica may ask what one began to ask."""
 _POLL: Final = 0.02
 
@@ -87,7 +87,7 @@ class AnswerCache:
         *key* may hold secrets: it is hashed under a key of the gateway's own. However many wait for one key, *ask* is
         called once. Where it raises *on*, an answer that was good within the last *stale* seconds still serves.
         """
-        name = PREFIX + hmac.digest(self._key, key, "sha256").hex()
+        name = self._name(key)
         entry = self._local.get(name)
         if entry is not None and entry.fresh_until > self._clock():
             return Recalled(entry.value, "memory")
@@ -105,9 +105,29 @@ class AnswerCache:
             # Perhaps nobody waits any more; whoever does has it raised.
             done.exception()
 
+    @property
+    def shared(self) -> bool:
+        """Whether replicas share what is put here."""
+        return self._redis is not None
+
+    async def put(self, key: bytes, value: bytes, seconds: float) -> None:
+        """Let every replica find *value* under *key*; where there is no Redis, nobody does."""
+        name = self._name(key)
+        end = self._clock() + seconds
+        sealed = self._sealer.seal(f"{end!r} {end!r} ".encode() + value, name)
+        await self._shared(lambda server: server.set(name, sealed, px=int(seconds * 1000)))
+
+    async def get(self, key: bytes) -> bytes | None:
+        """What some replica put under *key*."""
+        found = await self._fetch(self._name(key))
+        return found.value if found is not None else None
+
+    def _name(self, key: bytes) -> str:
+        return PREFIX + hmac.digest(self._key, key, "sha256").hex()
+
     async def forget(self, key: bytes) -> None:
         """Remember nothing for *key*."""
-        name = PREFIX + hmac.digest(self._key, key, "sha256").hex()
+        name = self._name(key)
         self._local.pop(name, None)
         await self._shared(lambda server: server.delete(name))
 

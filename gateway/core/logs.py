@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -39,13 +40,17 @@ def get(name: str) -> Any:
 
 @dataclass(slots=True)
 class Trace:
-    """What the line of a request says besides its status; *denied* is why it was refused, for operators."""
+    """What the line of a request says besides its status; *denied* is why it was refused, for operators.
+
+    *told* are the chains of what was refused, which no line holds: they are kept for whoever may ask for them.
+    """
 
     route: str = "other"
     repository: str | None = None
     subject: str = ""
     kind: str = ""
     denied: str | None = None
+    told: list[Mapping[str, object]] = field(default_factory=list)
 
 
 class RequestLog:

@@ -18,9 +18,10 @@ from aiohttp.web_protocol import RequestHandler
 from gateway.config import Config
 from gateway.core.handlers import HANDLERS, Exchange
 from gateway.core.handlers.base import Core
+from gateway.core.history import History
 from gateway.core.logs import RequestLog, Trace
 from gateway.core.metrics import PLUGIN_FAILURES, Meter
-from gateway.core.rendering import API_VERSION, error_response
+from gateway.core.rendering import API_VERSION, error_response, json_response
 from gateway.core.router import parse
 from gateway.core.tokenserver import TokenServer
 from gateway.errors import ErrorCode, PluginFailedError, RegistryError
@@ -30,8 +31,9 @@ from gateway.plugins import Client, Endpoint, Public, RequestFacts
 class Pipeline:
     """Takes every request of the public listener."""
 
-    def __init__(self, config: Config, core: Core, token_server: TokenServer, log: Any) -> None:
+    def __init__(self, config: Config, core: Core, token_server: TokenServer, history: History, log: Any) -> None:
         self._core = core
+        self._history = history
         self._external = config.server.external_url
         self._realm = config.tokens.realm
         self._trusted = [ipaddress.ip_network(item, strict=False) for item in config.server.trusted_proxies]
@@ -113,6 +115,8 @@ class Pipeline:
             response = await (self.serve if registry else self._elsewhere)(request, client, trace)
         except RegistryError as error:
             trace.denied = error.why or error.message if error.status in {401, 403} else None
+            if error.told is not None:
+                trace.told.append(error.told)
             if isinstance(error, PluginFailedError):
                 PLUGIN_FAILURES.labels(error.where.partition(":")[0]).inc()
                 self._log.error("a plugin failed", where=error.where, request_id=client.request_id)
@@ -136,6 +140,8 @@ class Pipeline:
         if answer is not None:
             trace.route = path
             return await answer(request, client, trace)
+        if path.startswith(_EXPLAIN) and request.method == "GET":
+            return await self._explain(path.removeprefix(_EXPLAIN), request, client, trace)
         segments = tuple(path.split("/"))
         allowed = set()
         for endpoint, template in self._endpoints:
@@ -149,6 +155,23 @@ class Pipeline:
         if allowed:
             raise RegistryError(ErrorCode.UNSUPPORTED, headers={"Allow": ", ".join(sorted(allowed))})
         raise RegistryError(ErrorCode.UNSUPPORTED, "no such page; the registry is under /v2/", status=404)
+
+    async def _explain(
+        self, request_id: str, request: web.BaseRequest, client: Client, trace: Trace
+    ) -> web.StreamResponse:
+        """Why a past request was refused, for administrators and for maintainers of all that it asked for."""
+        trace.route = f"{_EXPLAIN}{{id}}"
+        access, route = self._core.access, parse("GET", "/v2/")
+        realm = self._realm or f"{self._base(request)}/jwt/auth"
+        caller = await access.identify(request.headers.get("Authorization"), route, client, realm)
+        trace.subject, trace.kind = caller.identity.subject, caller.identity.kind
+        if caller.identity.anonymous:
+            raise access.challenge(route, realm)
+        record = await self._history.recall(request_id)
+        if record is None or not await access.may_read(caller, record["accesses"]):
+            message = "no such request was refused lately, or you are no maintainer of what it asked for"
+            raise RegistryError(ErrorCode.UNSUPPORTED, message, status=404)
+        return json_response(record, {"Cache-Control": "no-store"})
 
     async def _endpoint(
         self, endpoint: Endpoint, parts: Mapping[str, str], request: web.BaseRequest, client: Client, trace: Trace
@@ -226,6 +249,13 @@ class Pipeline:
         if trace.denied:
             line["denied"] = trace.denied
         self._lines.write(line)
+        if trace.told:
+            kept = {name: line[name] for name in _KEPT if name in line}
+            self._history.keep(client.request_id, {**kept, "accesses": trace.told})
+
+
+_EXPLAIN = "/explain/"
+_KEPT = ("request_id", "method", "route", "status", "subject", "credential", "denied")
 
 
 def _require_http(request: web.BaseRequest) -> None:

@@ -11,6 +11,7 @@ from urllib.parse import parse_qsl
 from aiohttp import web
 
 from gateway.core.access import AccessControl
+from gateway.core.history import told
 from gateway.core.keys import Keys
 from gateway.core.logs import Trace
 from gateway.core.metadata import MetadataStore
@@ -59,6 +60,7 @@ class TokenServer:
             raise _forbidden("the token has no scope of the registry")
         answers = await self.answer(identity, [value for key, value in query if key == "scope"])
         self._tell(answers, client)
+        trace.told += [told(answer) for answer in answers[:_TOLD] if answer.missing]
         if identity.anonymous and not any(answer.allowed for answer in answers):
             raise _forbidden("nobody is logged in, and nothing of what was asked is public")
         await self._record(answers)

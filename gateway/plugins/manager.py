@@ -157,7 +157,7 @@ class Plugins:
                 key = (endpoint.method, endpoint.path)
                 if key in found:
                     wrong.append(f"plugins.{asked.plugin}: {' '.join(key)} is answered by {found[key]} too")
-                if endpoint.path.startswith(("/v2", "/jwt")):
+                if endpoint.path.startswith(("/v2", "/jwt", "/explain")):
                     wrong.append(f"plugins.{asked.plugin}: {endpoint.path} belongs to the core")
                 found[key] = asked.plugin
                 answer.append(endpoint)
