@@ -94,22 +94,22 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayProces
 
 
 OPENED = [
-    pytest.param(sign(claims()), PRIVATE, 200, id="pull"),
-    pytest.param(sign(claims(), kid=""), PRIVATE, 200, id="no kid, and one key"),
-    pytest.param(sign(claims(PRIVATE, "*")), PRIVATE, 200, id="everything on a path"),
-    pytest.param(sign(claims(f"{PRIVATE}/*")), f"{PRIVATE}/below", 200, id="below a path"),
-    pytest.param(sign(claims(f"{PRIVATE}/*")), PRIVATE, 401, id="below a path is not the path"),
-    pytest.param(sign(claims("acme/ap/*")), f"{PRIVATE}/below", 401, id="below another path"),
-    pytest.param(sign(claims(f"{PRIVATE}*")), f"{PRIVATE}/below", 401, id="a star elsewhere is none"),
-    pytest.param(sign(claims(PRIVATE, "push")), PRIVATE, 401, id="push alone does not pull"),
-    pytest.param(sign(claims(access=[])), PRIVATE, 401, id="nothing granted"),
+    pytest.param(lambda: sign(claims()), PRIVATE, 200, id="pull"),
+    pytest.param(lambda: sign(claims(), kid=""), PRIVATE, 200, id="no kid, and one key"),
+    pytest.param(lambda: sign(claims(PRIVATE, "*")), PRIVATE, 200, id="everything on a path"),
+    pytest.param(lambda: sign(claims(f"{PRIVATE}/*")), f"{PRIVATE}/below", 200, id="below a path"),
+    pytest.param(lambda: sign(claims(f"{PRIVATE}/*")), PRIVATE, 401, id="below a path is not the path"),
+    pytest.param(lambda: sign(claims("acme/ap/*")), f"{PRIVATE}/below", 401, id="below another path"),
+    pytest.param(lambda: sign(claims(f"{PRIVATE}*")), f"{PRIVATE}/below", 401, id="a star elsewhere is none"),
+    pytest.param(lambda: sign(claims(PRIVATE, "push")), PRIVATE, 401, id="push alone does not pull"),
+    pytest.param(lambda: sign(claims(access=[])), PRIVATE, 401, id="nothing granted"),
 ]
 
 
 @pytest.mark.parametrize(("token", "name", "status"), OPENED)
-def test_what_gitlab_signed_opens(registry: GatewayProcess, token: str, name: str, status: int) -> None:
+def test_what_gitlab_signed_opens(registry: GatewayProcess, token: Callable[[], str], name: str, status: int) -> None:
     """A token of the trusted issuer opens what its access says, and nothing else."""
-    registry.wire(token).manifest(name, "1").expect(status)
+    registry.wire(token()).manifest(name, "1").expect(status)
 
 
 def test_gitlab_deletes_by_its_own_token(registry: GatewayProcess) -> None:
