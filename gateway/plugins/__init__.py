@@ -39,6 +39,7 @@ from gateway.plugins.protocols import (
     UploadBusyError,
     UploadUnknownError,
 )
+from gateway.plugins.scopes import DEPLOY_TOKEN_SCOPES, JOB_CEILING, TOKEN_SCOPES, ceiling
 from gateway.plugins.types import (
     ALL_ACTIONS,
     ANONYMOUS,
@@ -75,6 +76,9 @@ from gateway.plugins.types import (
 __all__ = [
     "ALL_ACTIONS",
     "ANONYMOUS",
+    "DEPLOY_TOKEN_SCOPES",
+    "JOB_CEILING",
+    "TOKEN_SCOPES",
     "Access",
     "Action",
     "Backend",
@@ -138,6 +142,7 @@ __all__ = [
     "Verdict",
     "Visibility",
     "Visible",
+    "ceiling",
     "hookimpl",
     "problems",
     "read_yaml",

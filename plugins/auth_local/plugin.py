@@ -13,6 +13,8 @@ from typing import Final
 
 from gateway.plugins import (
     ALL_ACTIONS,
+    DEPLOY_TOKEN_SCOPES,
+    JOB_CEILING,
     Action,
     Client,
     ConfigError,
@@ -24,6 +26,7 @@ from gateway.plugins import (
     Project,
     Services,
     Standing,
+    ceiling,
     hookimpl,
 )
 from plugins.auth_local import directory, rules
@@ -140,38 +143,38 @@ class Plugin:
                 user = index.users[token.user.lower()]
                 _refuse_inactive(user)
                 kind = CredentialKind.OAUTH if isinstance(token, OauthToken) else CredentialKind.PERSONAL_ACCESS_TOKEN
-                return self._user(user, kind, rules.ceiling(token.scopes), token)
+                return self._user(user, kind, ceiling(token.scopes), token)
             case JobToken():
                 user = index.users[token.user.lower()]
                 _refuse_inactive(user)
                 # What the user may do as an instance admin is not for the job (semantics 4, job token table).
                 return replace(
-                    self._user(user, CredentialKind.JOB_TOKEN, rules.JOB),
+                    self._user(user, CredentialKind.JOB_TOKEN, JOB_CEILING),
                     id=f"{TOKEN}{token.fingerprint}",
                     title=f"{token.title} of {token.project}, run by {user.username}",
                     admin=False,
                 )
             case DeployToken():
-                ceiling = rules.ceiling(token.scopes, rules.DEPLOY_SCOPES)
-                return self._token(token, CredentialKind.DEPLOY_TOKEN, token.username, ceiling)
+                most = ceiling(token.scopes, DEPLOY_TOKEN_SCOPES)
+                return self._token(token, CredentialKind.DEPLOY_TOKEN, token.username, most)
             case ProjectAccessToken() | GroupAccessToken():
                 # GitLab makes a user for each such token, who is a member of that project or group alone.
                 bot = f"{token.kind.partition('_')[0]}_bot_{token.fingerprint}"
-                return self._token(token, CredentialKind.PERSONAL_ACCESS_TOKEN, bot, rules.ceiling(token.scopes))
+                return self._token(token, CredentialKind.PERSONAL_ACCESS_TOKEN, bot, ceiling(token.scopes))
 
     def _token(
         self,
         token: DeployToken | ProjectAccessToken | GroupAccessToken,
         kind: CredentialKind,
         subject: str,
-        ceiling: frozenset[Action],
+        most: frozenset[Action],
     ) -> Identity:
         return Identity(
             source=self._services.name,
             kind=kind,
             subject=subject,
             id=f"{TOKEN}{token.fingerprint}",
-            ceiling=ceiling,
+            ceiling=most,
             title=f"{token.title} of {token.place}",
             scopes=token.scopes,
         )
@@ -192,7 +195,7 @@ class Plugin:
         self,
         user: User,
         kind: CredentialKind,
-        ceiling: frozenset[Action] = ALL_ACTIONS,
+        most: frozenset[Action] = ALL_ACTIONS,
         token: PersonalAccessToken | OauthToken | None = None,
     ) -> Identity:
         return Identity(
@@ -200,7 +203,7 @@ class Plugin:
             kind=kind,
             subject=user.username,
             id=f"{USER}{user.username}",
-            ceiling=ceiling,
+            ceiling=most,
             admin=user.admin,
             external=user.external,
             title=f"{token.title if token else 'account password'} of {user.username}",

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.plugins import ALL_ACTIONS, Action, CredentialKind, Identity, InvalidCredentialError
+from gateway.plugins import (
+    ALL_ACTIONS,
+    DEPLOY_TOKEN_SCOPES,
+    Action,
+    CredentialKind,
+    Identity,
+    InvalidCredentialError,
+    ceiling,
+)
 from plugins.auth_local import passwords, rules
 from tests.plugins.auth_local.conftest import DAY, HASHED, TODAY, Local, content, deploy
 
@@ -29,13 +37,13 @@ PUSH = frozenset({Action.PUSH})
 )
 def test_ceiling(scopes: list[str], expected: frozenset[Action]) -> None:
     """Scopes add up to the ceiling of semantics 2.3."""
-    assert rules.ceiling(scopes) == expected
+    assert ceiling(scopes) == expected
 
 
 def test_deploy_tokens_never_delete() -> None:
     """No scope lifts a deploy token over pull and push."""
     scopes = ["api", "read_registry", "write_registry"]
-    assert rules.ceiling(scopes, rules.DEPLOY_SCOPES) == PULL | PUSH
+    assert ceiling(scopes, DEPLOY_TOKEN_SCOPES) == PULL | PUSH
 
 
 @pytest.mark.parametrize(("days", "dead"), [(-1, True), (0, True), (1, False)])
