@@ -238,9 +238,13 @@ class Deny:
 
 @dataclass(frozen=True, slots=True)
 class Visible:
-    """The projects whose images an identity may pull: all of them, or those of the lower-case paths in *projects*."""
+    """The projects whose images an identity may pull: all of them, or those of the lower-case paths in *projects*.
+
+    With *all* and *by_name* the source can't name them: pull is decided for each repository of a page.
+    """
 
     all: bool = False
+    by_name: bool = False
     projects: frozenset[str] = frozenset()
 
 

@@ -6,12 +6,12 @@ import asyncio
 import json
 import ssl
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import aiohttp
 import jwt
@@ -21,6 +21,8 @@ from yarl import URL
 
 from gateway.plugins import ConfigError, Credential, InvalidCredentialError
 from plugins.auth_gitlab.config import Config
+
+T = TypeVar("T")
 
 MAX_ANSWER: Final = 1024 * 1024
 """Bytes of an answer of GitLab's; a token for 50 scopes has some 10 KiB."""
@@ -82,17 +84,25 @@ class GitLab:
 
     async def ask(self, credential: Credential | None, scopes: Sequence[str], address: str) -> Reply:
         """Relay *credential* (None: nobody) and *scopes*. Raises UnavailableError where there is no answer."""
-        if time.monotonic() < self._rest_until:
-            raise UnavailableError(self.trouble or "GitLab failed a moment ago")
         query = [("service", self._config.service), *(("scope", scope) for scope in scopes)]
         headers = {"X-Forwarded-For": address, "Accept-Encoding": "identity", "User-Agent": "registry-gateway"}
         if credential is not None:
             headers["Authorization"] = aiohttp.encode_basic_auth(
                 credential.username, credential.password.get_secret_value(), "utf-8"
             )
+        return await self._guarded(self._get(query, headers))
+
+    async def rest(self, method: str, path: str, headers: Mapping[str, str], body: object = None) -> tuple[int, Any]:
+        """Ask GitLab's REST API: the status, and the JSON (None where there is none). Raises UnavailableError."""
+        return await self._guarded(self._rest(method, path, headers, body))
+
+    async def _guarded(self, question: Coroutine[Any, Any, T]) -> T:
+        if time.monotonic() < self._rest_until:
+            question.close()
+            raise UnavailableError(self.trouble or "GitLab failed a moment ago")
         try:
             async with self._at_once, asyncio.timeout(self._config.timeout.total_seconds()):
-                reply = await self._get(query, headers)
+                answer = await question
         except MisconfiguredError as error:
             self.trouble = str(error)
             raise
@@ -103,7 +113,28 @@ class GitLab:
                 self._rest_until = time.monotonic() + _REST
             raise UnavailableError(self.trouble) from error
         self._failures, self.trouble = 0, ""
-        return reply
+        return answer
+
+    async def _rest(self, method: str, path: str, headers: Mapping[str, str], body: object) -> tuple[int, Any]:
+        assert self._session is not None
+        url = URL(
+            f"{self._config.url}/api/v4/{path}" if not path.startswith("/") else self._config.url + path, encoded=True
+        )
+        sent = {"Accept-Encoding": "identity", "User-Agent": "registry-gateway", **headers}
+        async with self._session.request(
+            method, url, headers=sent, json=body, proxy=self._config.proxy, allow_redirects=False
+        ) as answer:
+            text = await answer.content.read(MAX_ANSWER + 1)
+            self.skew = skew(answer.headers.get("Date"), time.time())
+            status = answer.status
+        if status >= HTTPStatus.INTERNAL_SERVER_ERROR or status in {429, *range(300, 400)} or len(text) > MAX_ANSWER:
+            raise UnavailableError(f"it answers {status} at {path}")
+        try:
+            return status, json.loads(text) if text else None
+        except ValueError:
+            if status == HTTPStatus.OK:
+                raise
+            return status, None
 
     async def id_token(self, token: str, audience: str, issuer: str) -> Mapping[str, Any]:
         """The claims of a CI ID token of this GitLab. InvalidCredentialError says what is wrong with it."""

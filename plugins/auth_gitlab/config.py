@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, SecretStr, field_validator, model_validator
 
 from gateway.plugins import Action, Duration, Model
 
@@ -52,7 +52,8 @@ class Config(Model):
     """GitLab's address, and how far to trust and to wait for it."""
 
     url: Annotated[str, AfterValidator(_web)]
-    mode: Literal["jwt"] = "jwt"
+    mode: Literal["jwt", "api"] = "jwt"
+    service_token: SecretStr | None = None
     service: str = Field(default="container_registry", min_length=1)
     certificate_file: Path | None = None
     ca_file: Path | None = None
@@ -66,6 +67,14 @@ class Config(Model):
     id_tokens: IdTokens | None = None
     failed_logins: int = Field(default=10, ge=1)
     failed_logins_within: Duration = timedelta(minutes=1)
+
+    @model_validator(mode="after")
+    def _servant(self) -> Self:
+        if self.mode == "api" and self.service_token is None:
+            raise ValueError(
+                "mode api needs service_token_file: an administrator's token with read_api, for projects and roles"
+            )
+        return self
 
     @model_validator(mode="after")
     def _not_in_clear(self) -> Self:

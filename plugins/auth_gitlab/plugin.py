@@ -30,18 +30,21 @@ from gateway.plugins import (
     Health,
     Identity,
     Names,
+    Project,
     Recalled,
     Refusal,
     RegistryError,
     Remembered,
     RepositoryName,
     Services,
+    Standing,
     Step,
     Verdict,
     Visible,
     hookimpl,
 )
 from plugins.auth_gitlab import rules
+from plugins.auth_gitlab.api import Facts
 from plugins.auth_gitlab.client import GitLab, MisconfiguredError, Reply, UnavailableError
 from plugins.auth_gitlab.config import Config as _Config
 from plugins.auth_gitlab.config import IdTokenRule, IdTokens
@@ -90,6 +93,7 @@ class Plugin:
         self._config = config
         self._services = services
         self._gitlab = GitLab(config)
+        self._facts = Facts(config, self._gitlab, services.cache, services.name) if config.mode == "api" else None
         self._failed: TTLCache[str, int] = TTLCache(_ADDRESSES, config.failed_logins_within.total_seconds())
 
     # -- start-up -----------------------------------------------------------------------------------
@@ -117,7 +121,10 @@ class Plugin:
     async def gateway_health(self) -> Health:
         """What GitLab's last answer says of itself; before the first, and after a failure, it is asked."""
         try:
-            await self._gitlab.ask(None, (), "127.0.0.1")
+            if self._facts is not None:
+                await self._facts.check()
+            else:
+                await self._gitlab.ask(None, (), "127.0.0.1")
         except UnavailableError as error:
             return Health(ok=False, message=str(error))
         return skewed(self._gitlab.skew)
@@ -132,6 +139,8 @@ class Plugin:
         """
         if self._config.id_tokens is not None and _is_from(credential, self._issuer):
             return await self._by_id_token(credential.password.get_secret_value(), self._config.id_tokens)
+        if self._facts is not None:
+            return await self._by_facts(self._facts, credential, client)
 
         async def ask() -> Remembered:
             self._refuse_throttled(credential, client)
@@ -165,6 +174,39 @@ class Plugin:
             credential=_Held(credential, client.address),
         )
 
+    async def _by_facts(self, facts: Facts, credential: Credential, client: Client) -> Identity | None:
+        try:
+            found = await facts.identity(
+                credential, _key(b"api login", credential), lambda: self._refuse_throttled(credential, client)
+            )
+        except UnavailableError as error:
+            raise self._unavailable(error) from error
+        if found is None:
+            self._failed[client.address] = self._failed.get(client.address, 0) + 1
+        else:
+            self._failed.pop(client.address, None)
+        return found
+
+    @hookimpl
+    async def gateway_project(self, candidates: Sequence[str]) -> Project | None:
+        """In mode ``api`` the project at the first of *candidates* that GitLab has."""
+        if self._facts is None:
+            return None
+        try:
+            return await self._facts.project(candidates)
+        except UnavailableError as error:
+            raise self._unavailable(error) from error
+
+    @hookimpl
+    async def gateway_standing(self, identity: Identity, project: Project) -> Standing | None:
+        """In mode ``api`` the effective role in GitLab."""
+        if self._facts is None or isinstance(identity.credential, _Ruled) or identity.id.startswith("id_token:"):
+            return None
+        try:
+            return await self._facts.standing(identity, project)
+        except UnavailableError as error:
+            raise self._unavailable(error) from error
+
     @property
     def _issuer(self) -> str:
         configured = self._config.id_tokens.issuer if self._config.id_tokens is not None else None
@@ -174,7 +216,7 @@ class Plugin:
         try:
             claims = await self._gitlab.id_token(token, known.audience, self._issuer)
         except UnavailableError as error:
-            raise RegistryError(ErrorCode.UNAVAILABLE, headers={"Retry-After": "5"}, why=str(error)) from error
+            raise self._unavailable(error) from error
         found = rules.matching(known.rules, claims)
         project = claims.get("project_path", "?")
         return Identity(
@@ -194,6 +236,8 @@ class Plugin:
             return None
         if isinstance(identity.credential, _Ruled):
             return Decision(tuple(_ruled(identity.credential, access) for access in accesses))
+        if self._facts is not None:
+            return None
         granted: dict[tuple[str, str], _Grant] = {}
         asked = [access for access in accesses if _is_askable(access)]
         for start in range(0, len(asked), SCOPES_AT_ONCE):
@@ -233,7 +277,9 @@ class Plugin:
     @hookimpl
     async def gateway_visible_projects(self, identity: Identity) -> Visible | None:
         """GitLab can't name them: every repository of a page is asked for, by ``gateway_filter_repositories``."""
-        return Visible(all=True) if identity.source in {self._services.name, None} else None
+        if identity.source not in {self._services.name, None}:
+            return None
+        return Visible(all=True, by_name=self._facts is not None and not identity.id.startswith("id_token:"))
 
     @hookimpl
     async def gateway_filter_repositories(self, identity: Identity, names: Names) -> Names | None:
@@ -242,6 +288,8 @@ class Plugin:
             return None
         if isinstance(identity.credential, _Ruled):
             return [name for name in names if Action.PULL in rules.allowed(identity.credential.rules, name)]
+        if self._facts is not None:
+            return [] if identity.id.startswith("id_token:") else None
         asking = identity if isinstance(identity.credential, _Held) or identity.anonymous else _NOBODY
         shown: list[str] = []
         for start in range(0, len(names), SCOPES_AT_ONCE):
@@ -262,9 +310,12 @@ class Plugin:
         try:
             return await self._services.cache.remember(key, ask, stale=stale, on=UnavailableError)
         except UnavailableError as error:
-            level = self._services.log.error if isinstance(error, MisconfiguredError) else self._services.log.warning
-            level("GitLab could not be asked", why=str(error))
-            raise RegistryError(ErrorCode.UNAVAILABLE, headers={"Retry-After": "5"}, why=str(error)) from error
+            raise self._unavailable(error) from error
+
+    def _unavailable(self, error: UnavailableError) -> RegistryError:
+        level = self._services.log.error if isinstance(error, MisconfiguredError) else self._services.log.warning
+        level("GitLab could not be asked", why=str(error))
+        return RegistryError(ErrorCode.UNAVAILABLE, headers={"Retry-After": "5"}, why=str(error))
 
     def _refuse_throttled(self, credential: Credential, client: Client) -> None:
         """GitLab bans an address that fails too often; whoever fails here too often does not reach it (2.6)."""

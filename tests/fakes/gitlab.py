@@ -297,7 +297,13 @@ class FakeGitLab:
             "GET /api/v4/version": self._version,
             "GET /api/v4/user": self._user,
             "GET /api/v4/users": self._users,
+            "GET /api/v4/users/*": self._user_by_id,
             "GET /api/v4/job": self._job,
+            "GET /api/v4/projects/*/deploy_tokens": self._deploy_tokens,
+            "GET /api/v4/groups/*/deploy_tokens": self._deploy_tokens,
+            "GET /api/v4/projects/*/job_token_scope": self._job_token_scope,
+            "GET /api/v4/projects/*/job_token_scope/allowlist": self._job_allowlist,
+            "GET /api/v4/projects/*/job_token_scope/groups_allowlist": self._job_allowlist,
             "GET /api/v4/projects/*": self._project,
             "GET /api/v4/projects/*/members/all/*": self._member,
         }
@@ -427,6 +433,39 @@ class FakeGitLab:
         found = users.values() if wanted is None else [users[wanted.lower()]] if wanted.lower() in users else []
         show: Callable[[Person], dict[str, Any]] = (lambda user: _full_user(user, asking)) if asking.admin else _user
         return web.json_response([show(user) for user in found])
+
+    def _user_by_id(self, call: _Call, wanted: str) -> web.Response:
+        asking = self._somebody(call, READS)
+        person = next((each for each in call.company.users.values() if wanted == str(each.id)), None)
+        if person is None:
+            _refuse(404, "User Not Found")
+        return web.json_response(_full_user(person, asking) if asking.admin else _user(person))
+
+    def _administrator(self, call: _Call) -> None:
+        if not self._somebody(call, ("read_api", "api")).admin:
+            _refuse(403, "Forbidden")
+
+    def _deploy_tokens(self, call: _Call, wanted: str) -> web.Response:
+        self._administrator(call)
+        places = {str(project.id): project.key for project in call.company.projects.values()}
+        place = places.get(wanted, wanted.lower())
+        if place not in call.company.projects and place not in call.company.groups:
+            _refuse(404, "Not Found")
+        return web.json_response([_deploy(token) for token in call.company.deploy_tokens(place)])
+
+    def _job_token_scope(self, call: _Call, wanted: str) -> web.Response:
+        self._administrator(call)
+        project = self._visible(call, self._person(call, READS), wanted)
+        return web.json_response({"inbound_enabled": project.allowlist is not None, "outbound_enabled": False})
+
+    def _job_allowlist(self, call: _Call, wanted: str) -> web.Response:
+        self._administrator(call)
+        project = self._visible(call, self._person(call, READS), wanted)
+        groups = call.asked.path.endswith("groups_allowlist")
+        known = call.company.groups if groups else set(call.company.projects)
+        name = "full_path" if groups else "path_with_namespace"
+        listed = [{"id": 0, name: path} for path in sorted((project.allowlist or frozenset()) & known)]
+        return web.json_response([] if call.parameter("page") not in {None, "1"} else listed)
 
     def _token_self(self, call: _Call) -> web.Response:
         token = self._token_of(call)

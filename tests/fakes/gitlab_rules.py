@@ -216,6 +216,11 @@ class Company:
         """Give the tokens with this secret, the dead among them."""
         return self._tokens.get(hashlib.sha256(secret.encode()).hexdigest(), [])
 
+    def deploy_tokens(self, place: str) -> list[Token]:
+        """List the deploy tokens of a project or group."""
+        every = itertools.chain.from_iterable(self._tokens.values())
+        return [token for token in every if token.kind == DEPLOY and token.place == place]
+
     def alive(self, secret: str) -> Iterator[Token]:
         """Give those of them that still open anything (2.2)."""
         for token in self.tokens(secret):

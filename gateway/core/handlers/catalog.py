@@ -7,6 +7,8 @@ from aiohttp import web
 from gateway.core.access import CATALOG_SCOPE
 from gateway.core.handlers.base import Exchange, next_page, page_size
 from gateway.core.rendering import json_response
+from gateway.oci import Action
+from gateway.plugins import Access, Refusal, Visible
 
 
 async def base(_: Exchange) -> web.StreamResponse:
@@ -17,10 +19,10 @@ async def base(_: Exchange) -> web.StreamResponse:
 async def get(exchange: Exchange) -> web.StreamResponse:
     """Repositories that hold an image, in order; administrators who may list the catalog see all of them."""
     limit = page_size(exchange.route)
-    projects = None
+    visible = Visible(all=True)
     if not await _sees_everything(exchange):
         visible = await exchange.core.plugins.visible_projects(exchange.caller.identity)
-        projects = None if visible.all else visible.projects
+    projects = None if visible.all else visible.projects
     shown: list[str] = []
     last = exchange.route.parameter("last") or ""
     more = limit > 0
@@ -32,10 +34,21 @@ async def get(exchange: Exchange) -> web.StreamResponse:
         if not found:
             break
         last = found[-1]
+        if visible.by_name:
+            found = await _pullable(exchange, found)
         shown += await exchange.core.plugins.filter_repositories(exchange.caller.identity, found)
     # The next page goes on behind the last name that is shown: one that is hidden must not stand in a link.
     headers = next_page(exchange.path("_catalog"), {"n": str(limit), "last": shown[-1]}) if more and shown else {}
     return json_response({"repositories": shown}, headers)
+
+
+async def _pullable(exchange: Exchange, names: list[str]) -> list[str]:
+    """Those of *names* that the hooks let the caller pull."""
+    asked = [Access("repository", name, (Action.PULL,)) for name in names]
+    answers = await exchange.core.access.decide(exchange.caller.identity, asked)
+    if isinstance(answers, Refusal):
+        return []
+    return [answer.access.name for answer in answers if answer.allowed]
 
 
 async def _sees_everything(exchange: Exchange) -> bool:
