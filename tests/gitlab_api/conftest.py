@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -16,7 +17,8 @@ if TYPE_CHECKING:
 
 def directory() -> dict[str, Any]:
     """Give every user of the company a token that is spelt as their password: REST knows no account passwords."""
-    known = company.directory()
+    # Of the test's own: it may be changed.
+    known = copy.deepcopy(company.directory())
     everything = {"kind": "personal_access_token", "scopes": ["api"]}
     tokens = [
         {**everything, "user": person["username"], "token": person["password"]}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import datetime as dt
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
@@ -159,7 +160,7 @@ def test_a_revoked_credential_is_never_revived(gateway_factory: GatewayFactory, 
     gateway = before(gateway_factory, own, remember="1s", remember_refusals="1s")
     who = user("developer")
     ask(gateway, who, PULL).expect(200)
-    blocked = company.directory()
+    blocked = copy.deepcopy(company.directory())
     next(one for one in blocked["users"] if one["username"] == who.username)["state"] = "blocked"
     own.directory = blocked
     eventually(lambda: ask(gateway, who, PULL).status == 401, "GitLab said no")
