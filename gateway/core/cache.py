@@ -130,6 +130,15 @@ class AnswerCache:
         name = self._name(key)
         self._local.pop(name, None)
         await self._shared(lambda server: server.delete(name))
+        await self._shared(lambda server: server.delete(f"{name}:count"))
+
+    async def count(self, key: bytes, seconds: float) -> int:
+        """Count one more for *key* in Redis; 0 where there is none."""
+        name = f"{self._name(key)}:count"
+        total = int(await self._shared(lambda server: server.incr(name)) or 0)
+        if total == 1:
+            await self._shared(lambda server: server.pexpire(name, int(seconds * 1000)))
+        return total
 
     async def _find(self, name: str, ask: Ask, stale: float, on: type[Exception]) -> Recalled:
         old = self._local.get(name)

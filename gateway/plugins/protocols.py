@@ -239,6 +239,10 @@ class Cache(Protocol):
         """Remember nothing for *key*."""
         ...
 
+    async def count(self, key: bytes, seconds: float) -> int:
+        """Count one more for *key*: how many all replicas counted within *seconds*, or 0 where nobody can say."""
+        ...
+
 
 class NoCache:
     """Remembers nothing: for tests of plugins."""
@@ -257,6 +261,11 @@ class NoCache:
 
     async def forget(self, key: bytes) -> None:
         """Nothing is there to forget."""
+
+    async def count(self, key: bytes, seconds: float) -> int:
+        """Nobody can say."""
+        del key, seconds
+        return 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,6 +34,8 @@ from plugins.auth_gitlab.config import Config
 JOB_USERNAME: Final = "gitlab-ci-token"
 _ROLES: Final = {role.level: role for role in Role}
 _PAGES: Final = 20
+_RELEASE: Final = (15, 5)
+"""Since when a token can ask about itself (semantics 13)."""
 
 
 class Facts:
@@ -49,7 +51,12 @@ class Facts:
 
     async def check(self) -> None:
         """Ask something that only the service token opens. Raises UnavailableError with the fix."""
-        await self._servants("version")
+        status, found = await self._servants("version")
+        release = tuple(int(part) for part in str((found or {}).get("version", "")).split(".")[:2] if part.isdecimal())
+        if status == HTTPStatus.OK and release < _RELEASE:
+            raise UnavailableError(
+                f"GitLab {found['version']} does not tell a token's scopes, which mode api needs (15.5): use mode jwt"
+            )
 
     # -- who ------------------------------------------------------------------------------------------
 

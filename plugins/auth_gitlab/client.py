@@ -127,7 +127,8 @@ class GitLab:
             text = await answer.content.read(MAX_ANSWER + 1)
             self.skew = skew(answer.headers.get("Date"), time.time())
             status = answer.status
-        if status >= HTTPStatus.INTERNAL_SERVER_ERROR or status in {429, *range(300, 400)} or len(text) > MAX_ANSWER:
+        failed = status >= HTTPStatus.INTERNAL_SERVER_ERROR or status == HTTPStatus.TOO_MANY_REQUESTS
+        if failed or HTTPStatus.MULTIPLE_CHOICES <= status < HTTPStatus.BAD_REQUEST or len(text) > MAX_ANSWER:
             raise UnavailableError(f"it answers {status} at {path}")
         try:
             return status, json.loads(text) if text else None
@@ -208,6 +209,12 @@ class GitLab:
                 f"GitLab answers 404 at {self._config.url}/jwt/auth ({said}): enable its container registry "
                 f"(gitlab_rails['registry_enabled']) and check `url` and `service` ({self._config.service})"
             )
+        if (
+            HTTPStatus.BAD_REQUEST <= status < HTTPStatus.INTERNAL_SERVER_ERROR
+            and status != HTTPStatus.TOO_MANY_REQUESTS
+        ):
+            # It takes the question for malformed, whatever came from the client: no reason to leave GitLab alone.
+            return Reply(HTTPStatus.UNAUTHORIZED, {}, f"it answers {status}")
         raise UnavailableError(f"it answers {status}")
 
     def _claims(self, token: object) -> dict[str, Any]:

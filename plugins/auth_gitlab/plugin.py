@@ -54,6 +54,8 @@ SCOPES_AT_ONCE: Final = 50
 JOB_USERNAME: Final = "gitlab-ci-token"
 _ADDRESSES: Final = 10_000
 _SKEW: Final = 60.0
+_LONGEST: Final = 5000
+"""Characters of a username and password together: the web server before GitLab takes headers of 8 KiB, in base64."""
 _FORBIDDEN: Final = "access forbidden"
 _KINDS: Final = {str(kind): kind for kind in CredentialKind}
 
@@ -137,6 +139,8 @@ class Plugin:
 
         An ID token of a CI job is judged here, by the operator's rules on its claims.
         """
+        if len(credential.username) + len(credential.password.get_secret_value()) > _LONGEST:
+            return None
         if self._config.id_tokens is not None and _is_from(credential, self._issuer):
             return await self._by_id_token(credential.password.get_secret_value(), self._config.id_tokens)
         if self._facts is not None:
@@ -146,9 +150,9 @@ class Plugin:
             self._refuse_throttled(credential, client)
             reply = await self._gitlab.ask(credential, (), client.address)
             if reply.status == HTTPStatus.UNAUTHORIZED:
-                self._failed[client.address] = self._failed.get(client.address, 0) + 1
+                await self._count_failure(client)
                 return Remembered(_json({"status": 401}), self._config.remember_refusals.total_seconds(), stale=False)
-            self._failed.pop(client.address, None)
+            await self._forgive(client)
             known = {
                 "status": reply.status,
                 "sub": reply.claims.get("sub") or "",
@@ -182,9 +186,9 @@ class Plugin:
         except UnavailableError as error:
             raise self._unavailable(error) from error
         if found is None:
-            self._failed[client.address] = self._failed.get(client.address, 0) + 1
+            await self._count_failure(client)
         else:
-            self._failed.pop(client.address, None)
+            await self._forgive(client)
         return found
 
     @hookimpl
@@ -325,6 +329,16 @@ class Plugin:
         message = f"too many failed logins from your address; try again in {wait} s"
         raise RegistryError(ErrorCode.TOOMANYREQUESTS, message, headers={"Retry-After": wait})
 
+    async def _count_failure(self, client: Client) -> None:
+        """One more failure of the address; with Redis those at other replicas count too."""
+        window = self._config.failed_logins_within.total_seconds()
+        everywhere = await self._services.cache.count(_failures(client), window)
+        self._failed[client.address] = max(self._failed.get(client.address, 0) + 1, everywhere)
+
+    async def _forgive(self, client: Client) -> None:
+        if self._failed.pop(client.address, 0):
+            await self._services.cache.forget(_failures(client))
+
     def _fingerprint(self, credential: Credential) -> str:
         return hmac.digest(self._services.key, _key(b"id", credential), sha256).hex()[:16]
 
@@ -369,6 +383,10 @@ def _key(purpose: bytes, credential: Credential | None, *scopes: str) -> bytes:
         parts += [credential.username.encode(), credential.password.get_secret_value().encode()]
     parts += [scope.encode() for scope in scopes]
     return b"".join(len(part).to_bytes(8, "big") + part for part in parts)
+
+
+def _failures(client: Client) -> bytes:
+    return b"gitlab failed logins " + client.address.encode("utf-8", "surrogatepass")
 
 
 def _json(document: Mapping[str, object]) -> bytes:

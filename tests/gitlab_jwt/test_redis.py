@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -36,10 +36,16 @@ def redis(tmp_path: Path) -> Iterator[peers.RedisServer]:
 
 
 def replicas(
-    factory: GatewayFactory, fake: FakeGitLab, url: str, *, count: int = 2, cache: Mapping[str, str] | None = None
+    factory: GatewayFactory,
+    fake: FakeGitLab,
+    url: str,
+    *,
+    count: int = 2,
+    cache: Mapping[str, str] | None = None,
+    **keys: Any,
 ) -> list[GatewayProcess]:
     """Put gateways with one signing key before one GitLab and one Redis."""
-    sources = [{"use": "auth_gitlab", "url": fake.url}, {"use": "naming"}, {"use": "visibility"}]
+    sources = [{"use": "auth_gitlab", "url": fake.url, **keys}, {"use": "naming"}, {"use": "visibility"}]
     first = factory(sources=sources, extra={"cache": {"url": url, **(cache or {})}})
     key = {"signing_key_file": str(first.data / "signing-key.pem")}
     others = [
@@ -135,6 +141,17 @@ def test_explain_finds_what_the_replicas_share(
     step = next(one for one in said["steps"] if one["step"] == "gitlab")
     assert step["finding"].endswith("as GitLab said a moment ago (in Redis)")
     assert asked(own, DEVELOPER.username) == [[], [PUSH]]
+
+
+def test_failed_logins_count_at_all_replicas(
+    gateway_factory: GatewayFactory, own: FakeGitLab, redis: peers.RedisServer
+) -> None:
+    """Who guesses at one gateway and then at another does not reach GitLab twice as often."""
+    one, other = replicas(gateway_factory, own, redis.url, failed_logins=4)
+    guesses = [ask(one, Account("developer", f"guess-{number}")).status for number in range(4)]
+    more = [ask(other, Account("developer", f"more-{number}")).status for number in range(3)]
+    assert (guesses, more) == ([401] * 4, [401, 429, 429])
+    assert len(asked(own, "developer")) == 5
 
 
 def test_redis_holds_no_secret(gateway_factory: GatewayFactory, own: FakeGitLab, redis: peers.RedisServer) -> None:
