@@ -49,6 +49,7 @@ class _Entry:
     value: bytes
     fresh_until: float
     stale_until: float
+    written: float
 
 
 class AnswerCache:
@@ -113,8 +114,8 @@ class AnswerCache:
     async def put(self, key: bytes, value: bytes, seconds: float) -> None:
         """Let every replica find *value* under *key*; where there is no Redis, nobody does."""
         name = self._name(key)
-        end = self._clock() + seconds
-        sealed = self._sealer.seal(f"{end!r} {end!r} ".encode() + value, name)
+        now = self._clock()
+        sealed = self._sealer.seal(f"{now + seconds!r} {now + seconds!r} {now!r} ".encode() + value, name)
         await self._shared(lambda server: server.set(name, sealed, px=int(seconds * 1000)))
 
     async def get(self, key: bytes) -> bytes | None:
@@ -144,10 +145,11 @@ class AnswerCache:
         old = self._local.get(name)
         found = await self._fetch(name)
         if found is not None:
-            old = found
             if found.fresh_until > self._clock():
                 self._local[name] = found
                 return Recalled(found.value, "redis")
+            # What another replica heard later counts, above all that a credential is no good any more.
+            old = found if old is None or old.written < found.written else old
         locked = await self._lock(name)
         if not locked:
             found = await self._wait(name)
@@ -170,10 +172,11 @@ class AnswerCache:
         now = self._clock()
         # Replicas that learnt together would otherwise ask together again.
         fresh = answer.seconds * random.uniform(0.9, 1.0)  # noqa: S311 - spreads load, guards nothing
-        entry = _Entry(answer.value, now + fresh, now + fresh + (stale if answer.stale else 0.0))
+        entry = _Entry(answer.value, now + fresh, now + fresh + (stale if answer.stale else 0.0), now)
         self._local[name] = entry
-        text = f"{entry.fresh_until!r} {entry.stale_until!r} ".encode() + answer.value
-        life = max(1, int((entry.stale_until - now) * 1000))
+        text = f"{entry.fresh_until!r} {entry.stale_until!r} {now!r} ".encode() + answer.value
+        # Also what must not serve when it is stale is kept that long: it outdates what others remember from before.
+        life = max(1, int((fresh + stale) * 1000))
         sealed = self._sealer.seal(text, name)
         await self._shared(lambda server: server.set(name, sealed, px=life))
 
@@ -182,8 +185,8 @@ class AnswerCache:
         text = self._sealer.open(sealed.decode("ascii", "replace"), name) if isinstance(sealed, bytes) else None
         if text is None:
             return None
-        fresh, stale, value = text.split(b" ", 2)
-        return _Entry(value, float(fresh), float(stale))
+        fresh, stale, written, value = text.split(b" ", 3)
+        return _Entry(value, float(fresh), float(stale), float(written))
 
     async def _lock(self, name: str) -> bool:
         """Whether it is ours to ask; without Redis it always is."""

@@ -60,12 +60,23 @@ class Facts:
 
     # -- who ------------------------------------------------------------------------------------------
 
-    async def identity(self, credential: Credential, key: bytes, before: Callable[[], None]) -> Identity | None:
-        """Who presents *credential*; InvalidCredentialError says what this GitLab or service token can't tell."""
+    async def identity(
+        self,
+        credential: Credential,
+        key: bytes,
+        *,
+        before: Callable[[], None],
+        after: Callable[[bool], Awaitable[None]],
+    ) -> Identity | None:
+        """Who presents *credential*; InvalidCredentialError says what this GitLab or service token can't tell.
+
+        *before* may refuse to ask GitLab, and *after* hears whether it recognised the credential.
+        """
 
         async def ask() -> Remembered:
             before()
             found = await self._recognised(credential)
+            await after(found is not None)
             seconds = self._config.remember if found else self._config.remember_refusals
             return Remembered(json.dumps(found).encode(), seconds.total_seconds(), stale=False)
 

@@ -180,16 +180,14 @@ class Plugin:
 
     async def _by_facts(self, facts: Facts, credential: Credential, client: Client) -> Identity | None:
         try:
-            found = await facts.identity(
-                credential, _key(b"api login", credential), lambda: self._refuse_throttled(credential, client)
+            return await facts.identity(
+                credential,
+                _key(b"api login", credential),
+                before=lambda: self._refuse_throttled(credential, client),
+                after=lambda good: self._forgive(client) if good else self._count_failure(client),
             )
         except UnavailableError as error:
             raise self._unavailable(error) from error
-        if found is None:
-            await self._count_failure(client)
-        else:
-            await self._forgive(client)
-        return found
 
     @hookimpl
     async def gateway_project(self, candidates: Sequence[str]) -> Project | None:
@@ -265,7 +263,7 @@ class Plugin:
             reply = await self._gitlab.ask(credential, scopes, address)
             if reply.status == HTTPStatus.OK:
                 known: dict[str, Any] = {"status": 200, "access": reply.claims.get("access", [])}
-                return Remembered(_json(known), _life(reply, self._config), stale="push" not in str(scopes))
+                return Remembered(_json(known), _life(reply, self._config), stale=_only_pulls(scopes))
             negative = self._config.remember_refusals.total_seconds()
             return Remembered(_json({"status": reply.status, "message": reply.message}), negative, stale=False)
 
@@ -383,6 +381,10 @@ def _key(purpose: bytes, credential: Credential | None, *scopes: str) -> bytes:
         parts += [credential.username.encode(), credential.password.get_secret_value().encode()]
     parts += [scope.encode() for scope in scopes]
     return b"".join(len(part).to_bytes(8, "big") + part for part in parts)
+
+
+def _only_pulls(scopes: Sequence[str]) -> bool:
+    return all(scope.rpartition(":")[2] == Action.PULL for scope in scopes)
 
 
 def _failures(client: Client) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ import pytest
 from tests.fakes.gitlab import FakeGitLab
 from tests.gitlab_jwt.test_asking import PATH, PULL, PUSH, asked, own
 from tests.journeys.test_explain import explain
+from tests.semantics import company
 from tests.semantics.asking import ask
 from tests.semantics.company import DEVELOPER, HOME, REPORTER
 from tests.support import images
@@ -152,6 +154,22 @@ def test_failed_logins_count_at_all_replicas(
     more = [ask(other, Account("developer", f"more-{number}")).status for number in range(3)]
     assert (guesses, more) == ([401] * 4, [401, 429, 429])
     assert len(asked(own, "developer")) == 5
+
+
+def test_what_one_heard_is_not_revived_by_another(
+    gateway_factory: GatewayFactory, own: FakeGitLab, redis: peers.RedisServer
+) -> None:
+    """A credential that one gateway heard is bad is served from no other's memory while GitLab is down."""
+    cache = {"timeout": "1s"}
+    one, other = replicas(gateway_factory, own, redis.url, cache=cache, remember="1s", remember_refusals="1s")
+    ask(other, DEVELOPER, PULL).expect(200)
+    blocked = copy.deepcopy(company.directory())
+    next(person for person in blocked["users"] if person["username"] == "developer")["state"] = "blocked"
+    own.directory = blocked
+    eventually(lambda: ask(one, DEVELOPER, PULL).status == 401, "one gateway heard that it is bad")
+    own.mode = "down"
+    eventually(lambda: ask(one, DEVELOPER, PULL).status == 503, "the refusal is over")
+    ask(other, DEVELOPER, PULL).expect(503)
 
 
 def test_redis_holds_no_secret(gateway_factory: GatewayFactory, own: FakeGitLab, redis: peers.RedisServer) -> None:
