@@ -19,7 +19,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from gateway.config import TrustedIssuer
-from gateway.core.keys import VerificationKey, key_ids, read_key, verification_key
+from gateway.core.keys import VerificationKey, key_ids, public_half, read_key, verification_key
 from gateway.errors import ConfigError
 
 _REFRESH: Final = 600.0
@@ -67,8 +67,7 @@ class Issuers:
             elif item.key_file is not None:
                 found = read_key(item.key_file, f"{where}.key_file", wrong)
                 if found is not None:
-                    public = found if isinstance(found, ec.EllipticCurvePublicKey | rsa.RSAPublicKey) else None
-                    keys.append(verification_key(public or found.public_key()))  # type: ignore[union-attr]
+                    keys.append(verification_key(public_half(found)))
             issuer = Issuer(item.issuer, item.audience, keys)
             self._issuers[item.issuer] = issuer
             if item.jwks_url is not None:

@@ -107,8 +107,12 @@ def load(config: TokensConfig, *, shared: bool, create: bool = True) -> Keys:
     if wrong:
         raise ConfigError(wrong)
     assert isinstance(signing, PrivateKey)
-    public = tuple(key.public_key() if isinstance(key, PrivateKey) else key for key in retiring if key is not None)
-    return Keys(signing, public)
+    return Keys(signing, tuple(public_half(key) for key in retiring if key is not None))
+
+
+def public_half(key: PrivateKey | PublicKey) -> PublicKey:
+    """The public key of a pair, or the key itself where it is one."""
+    return key.public_key() if isinstance(key, PrivateKey) else key
 
 
 def ephemeral() -> Keys:

@@ -25,7 +25,7 @@ from gateway.plugins.chain import Answer
 MAX_ACCESSES: Final = 1000
 """Different accesses of one request; a request line could hold three times as many, no client asks for a tenth."""
 _TOLD: Final = 20
-"""Refused scopes of one request that get a line of their own in the log."""
+"""Refused scopes of one request that are told of, in the log and afterwards."""
 
 _WRONG_CREDENTIAL: Final = (
     "HTTP Basic: Access denied. The provided password or token is incorrect or your account has 2FA enabled and you "
@@ -59,8 +59,9 @@ class TokenServer:
         if not identity.ceiling:
             raise _forbidden("the token has no scope of the registry")
         answers = await self.answer(identity, [value for key, value in query if key == "scope"])
-        self._tell(answers, client)
-        trace.told += [told(answer) for answer in answers[:_TOLD] if answer.missing]
+        refused = [answer for answer in answers if answer.missing][:_TOLD]
+        self._tell(refused, client)
+        trace.told += [told(answer) for answer in refused]
         if identity.anonymous and not any(answer.allowed for answer in answers):
             raise _forbidden("nobody is logged in, and nothing of what was asked is public")
         await self._record(answers)
@@ -106,9 +107,9 @@ class TokenServer:
         except InvalidCredentialError as error:
             raise RegistryError(ErrorCode.UNAUTHORIZED, _WRONG_CREDENTIAL, why=str(error)) from error
 
-    def _tell(self, answers: Sequence[Answer], client: Client) -> None:
+    def _tell(self, refused: Sequence[Answer], client: Client) -> None:
         """One line for each scope that is not granted whole, as GitLab's auth log has it (semantics 3.3.6)."""
-        for answer in [answer for answer in answers if answer.missing][:_TOLD]:
+        for answer in refused:
             access, why = answer.access, answer.why
             self._log.warning(
                 "Denied container registry permissions",

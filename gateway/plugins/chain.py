@@ -28,14 +28,6 @@ _KIND: Final = "kind"
 _FINAL: Final = frozenset({_LOGIN, _KIND})
 """Steps that no other credential of the kind could pass: what follows them is beside the point."""
 
-_TITLES: Final[Mapping[CredentialKind, str]] = {
-    CredentialKind.PASSWORD: "account password",
-    CredentialKind.PERSONAL_ACCESS_TOKEN: "access token",
-    CredentialKind.OAUTH: "OAuth access token",
-    CredentialKind.DEPLOY_TOKEN: "deploy token",
-    CredentialKind.JOB_TOKEN: "CI job token",
-}
-
 _SCOPE_FOR: Final[Mapping[CredentialKind, Mapping[Action, str]]] = {
     CredentialKind.PERSONAL_ACCESS_TOKEN: {
         Action.PULL: "read_registry or api",
@@ -128,7 +120,7 @@ class Answer:
 
 def _credential(identity: Identity) -> Step:
     """What the identity came with, such as ``account password of alice``."""
-    named = identity.title or f"{_TITLES.get(identity.kind, identity.kind)} of {identity.subject}"
+    named = identity.title or f"{identity.kind.label} of {identity.subject}"
     return Step("credential", passed=True, finding="none: nobody is logged in" if identity.anonymous else named)
 
 
@@ -152,7 +144,7 @@ def _ceiling(identity: Identity, actions: Iterable[str]) -> Step:
             finding=f"the token's scopes{has} do not allow {short}",
             remedy=f"use a token that has {scopes}",
         )
-    title = _TITLES.get(identity.kind, identity.kind)
+    title = identity.kind.label
     article = "an" if title[0] in "aeiouAEIOU" else "a"
     return Step(
         _KIND,

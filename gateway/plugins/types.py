@@ -30,6 +30,22 @@ class CredentialKind(StrEnum):
     """Somebody, by a kind that whoever vouches for them did not name: GitLab before 15."""
     NONE = "none"
 
+    @property
+    def label(self) -> str:
+        """What people call it."""
+        return _LABELS[self]
+
+
+_LABELS: Final = {
+    CredentialKind.PASSWORD: "account password",
+    CredentialKind.PERSONAL_ACCESS_TOKEN: "access token",
+    CredentialKind.OAUTH: "OAuth access token",
+    CredentialKind.DEPLOY_TOKEN: "deploy token",
+    CredentialKind.JOB_TOKEN: "CI job token",
+    CredentialKind.UNKNOWN: "credential",
+    CredentialKind.NONE: "no credential",
+}
+
 
 class Role(StrEnum):
     """The roles of GitLab that can be given to a member (semantics 1)."""

@@ -58,7 +58,7 @@ class GitLab:
 
     def __init__(self, config: Config) -> None:
         self._config = config
-        self._key = _certificate_key(config)
+        self._key: rsa.RSAPublicKey | ec.EllipticCurvePublicKey | None = None
         self._at_once = asyncio.Semaphore(config.concurrency)
         self._failures = 0
         self._rest_until = 0.0
@@ -67,12 +67,15 @@ class GitLab:
         self._id_keys_again = 0.0
         self.trouble = ""
         """What operators should know of its last answer; empty where all is well."""
+        self.mistrust = ""
+        """Why its last token was not believed; empty where it was."""
         self.skew = 0.0
         """Seconds by which its clock was ahead of ours when it answered last."""
 
     @asynccontextmanager
     async def opened(self) -> AsyncIterator[None]:
-        """Hold connections while the block runs. Nothing is asked yet."""
+        """Read the certificate, and hold connections while the block runs. Nothing is asked yet."""
+        self._key = certificate_key(self._config)
         context = ssl.create_default_context(cafile=str(self._config.ca_file) if self._config.ca_file else None)
         connector = aiohttp.TCPConnector(limit=self._config.concurrency, ssl=context)
         # A cookie of one client must never come back for another, nor a credential follow a redirection.
@@ -112,6 +115,9 @@ class GitLab:
             if self._failures >= _FAILURES:
                 self._rest_until = time.monotonic() + _REST
             raise UnavailableError(self.trouble) from error
+        finally:
+            # Where the time was over before its turn came, it never began.
+            question.close()
         self._failures, self.trouble = 0, ""
         return answer
 
@@ -145,6 +151,8 @@ class GitLab:
             raise InvalidCredentialError("it is no ID token") from error
         if kid not in self._id_keys and time.monotonic() >= self._id_keys_again:
             await self._read_id_keys()
+        if not self._id_keys:
+            raise UnavailableError("GitLab's OIDC keys could not be read a moment ago")
         key = self._id_keys.get(kid) if isinstance(kid, str) else None
         if key is None:
             raise InvalidCredentialError("the ID token is signed with a key that GitLab does not publish")
@@ -228,7 +236,9 @@ class GitLab:
                 algorithm = "ES256" if isinstance(self._key, ec.EllipticCurvePublicKey) else "RS256"
                 claims = jwt.decode(token, self._key, algorithms=[algorithm], audience=self._config.service, leeway=60)
         except jwt.InvalidTokenError as error:
-            raise UnavailableError(f"its token can't be believed: {error}") from error
+            self.mistrust = f"GitLab's token can't be believed: {error}; is certificate_file that of its registry key?"
+            raise UnavailableError(self.mistrust) from error
+        self.mistrust = ""
         if not isinstance(claims.get("access", []), list):
             raise UnavailableError("its token is not one for a registry")
         return claims
@@ -258,13 +268,16 @@ def _message(document: dict[str, Any]) -> str:
     return str(first.get("message", ""))[:500]
 
 
-def _certificate_key(config: Config) -> rsa.RSAPublicKey | ec.EllipticCurvePublicKey | None:
+def certificate_key(config: Config) -> rsa.RSAPublicKey | ec.EllipticCurvePublicKey | None:
+    """The key that GitLab signs with, where the operator gave its certificate. ConfigError where that is none."""
     if config.certificate_file is None:
         return None
     try:
         key = x509.load_pem_x509_certificate(config.certificate_file.read_bytes()).public_key()
-    except (OSError, ValueError) as error:
-        raise ConfigError([f"certificate_file: {config.certificate_file} is no PEM certificate: {error}"]) from error
+    except OSError as error:
+        raise ConfigError([f"certificate_file: cannot read {config.certificate_file}: {error.strerror}"]) from error
+    except ValueError as error:
+        raise ConfigError([f"certificate_file: {config.certificate_file} holds no PEM certificate"]) from error
     if not isinstance(key, rsa.RSAPublicKey | ec.EllipticCurvePublicKey):
         raise ConfigError([f"certificate_file: {config.certificate_file} has a key that GitLab does not sign with"])
     return key

@@ -23,6 +23,7 @@ from gateway.plugins import (
     Access,
     Action,
     Client,
+    ConfigError,
     Credential,
     CredentialKind,
     Decision,
@@ -45,12 +46,15 @@ from gateway.plugins import (
 )
 from plugins.auth_gitlab import rules
 from plugins.auth_gitlab.api import Facts
-from plugins.auth_gitlab.client import GitLab, MisconfiguredError, Reply, UnavailableError
+from plugins.auth_gitlab.client import GitLab, MisconfiguredError, Reply, UnavailableError, certificate_key
 from plugins.auth_gitlab.config import Config as _Config
 from plugins.auth_gitlab.config import IdTokenRule, IdTokens
 
 SCOPES_AT_ONCE: Final = 50
-"""Scopes of one question: GitLab's web server takes a request line of some 8 KiB."""
+_QUERY: Final = 6000
+"""Scopes, and characters of them, in one question: GitLab's web server takes a request line of some 8 KiB."""
+_SCOPE: Final = 70
+"""Characters of a scope beside its name, and what its slashes and colons grow by when they are encoded."""
 JOB_USERNAME: Final = "gitlab-ci-token"
 _ADDRESSES: Final = 10_000
 _SKEW: Final = 60.0
@@ -103,6 +107,10 @@ class Plugin:
     @hookimpl
     def gateway_check(self) -> Iterator[str]:
         """What is wrong with the files that the item names."""
+        try:
+            certificate_key(self._config)
+        except ConfigError as error:
+            yield from (f"plugins.{self._services.name}.{problem}" for problem in error.problems)
         if self._config.ca_file is not None and not self._config.ca_file.is_file():
             yield f"plugins.{self._services.name}.ca_file: cannot read {self._config.ca_file}"
 
@@ -121,7 +129,7 @@ class Plugin:
 
     @hookimpl
     async def gateway_health(self) -> Health:
-        """What GitLab's last answer says of itself; before the first, and after a failure, it is asked."""
+        """Whether GitLab answers now, its tokens are believed, and its clock and ours agree."""
         try:
             if self._facts is not None:
                 await self._facts.check()
@@ -129,6 +137,8 @@ class Plugin:
                 await self._gitlab.ask(None, (), "127.0.0.1")
         except UnavailableError as error:
             return Health(ok=False, message=str(error))
+        if self._gitlab.mistrust:
+            return Health(ok=False, message=self._gitlab.mistrust)
         return skewed(self._gitlab.skew)
 
     # -- a request ----------------------------------------------------------------------------------
@@ -174,7 +184,7 @@ class Plugin:
             id=f"{kind}:{subject}" if subject else f"credential:{self._fingerprint(credential)}",
             # GitLab applies the credential's own ceiling to each answer; one without any registry ability has none.
             ceiling=ALL_ACTIONS if found["status"] == HTTPStatus.OK else frozenset(),
-            title=f"{_TITLES.get(kind, kind)} of {subject}, {_SAID[recalled.source]}",
+            title=f"{kind.label} of {subject}, {_SAID[recalled.source]}",
             credential=_Held(credential, client.address),
         )
 
@@ -242,8 +252,8 @@ class Plugin:
             return None
         granted: dict[tuple[str, str], _Grant] = {}
         asked = [access for access in accesses if _is_askable(access)]
-        for start in range(0, len(asked), SCOPES_AT_ONCE):
-            found = await self._granted(identity, asked[start : start + SCOPES_AT_ONCE])
+        for part in _batches(asked):
+            found = await self._granted(identity, part)
             if isinstance(found, Refusal):
                 return found
             granted |= found
@@ -294,8 +304,7 @@ class Plugin:
             return [] if identity.id.startswith("id_token:") else None
         asking = identity if isinstance(identity.credential, _Held) or identity.anonymous else _NOBODY
         shown: list[str] = []
-        for start in range(0, len(names), SCOPES_AT_ONCE):
-            part = [Access("repository", name, (Action.PULL,)) for name in names[start : start + SCOPES_AT_ONCE]]
+        for part in _batches([Access("repository", name, (Action.PULL,)) for name in names]):
             found = await self._granted(asking, part)
             if not isinstance(found, Refusal):
                 shown += [
@@ -352,7 +361,7 @@ def _is_from(credential: Credential, issuer: str) -> bool:
         return False
     try:
         return bool(jwt.decode(password, options={"verify_signature": False}).get("iss") == issuer)
-    except jwt.InvalidTokenError:
+    except (jwt.InvalidTokenError, RecursionError):
         return False
 
 
@@ -416,18 +425,25 @@ def _is_askable(access: Access) -> bool:
     return access.type == "repository"
 
 
+def _batches(accesses: Sequence[Access]) -> Iterator[list[Access]]:
+    """*accesses* in questions that GitLab's web server takes."""
+    part: list[Access] = []
+    size = 0
+    for access in accesses:
+        more = len(access.name) + _SCOPE
+        if part and (len(part) == SCOPES_AT_ONCE or size + more > _QUERY):
+            yield part
+            part, size = [], 0
+        part.append(access)
+        size += more
+    if part:
+        yield part
+
+
 def _actions(access: Access) -> str:
     return ",".join(dict.fromkeys(action for action in access.actions if action in set(Action)))
 
 
-_TITLES: Final = {
-    CredentialKind.PASSWORD: "account password",
-    CredentialKind.PERSONAL_ACCESS_TOKEN: "access token",
-    CredentialKind.OAUTH: "OAuth access token",
-    CredentialKind.DEPLOY_TOKEN: "deploy token",
-    CredentialKind.JOB_TOKEN: "CI job token",
-    CredentialKind.UNKNOWN: "credential",
-}
 _SAID: Final = {
     "asked": "as GitLab says now",
     "memory": "as GitLab said a moment ago (in memory)",

@@ -207,6 +207,8 @@ def test_an_answer_of_another_key_is_not_believed(
     item = {"use": "auth_gitlab", "url": own.url, "certificate_file": str(path)}
     gateway = gateway_factory(sources=[item, {"use": "naming"}, {"use": "visibility"}])
     ask(gateway, DEVELOPER, PULL).expect(503)
+    said = Wire(gateway.admin_url).get("/readyz").expect(503).body.decode()
+    assert "is certificate_file that of its registry key?" in said
 
 
 def test_nobody_is_challenged_first(gateway_factory: GatewayFactory, own: FakeGitLab) -> None:

@@ -147,3 +147,11 @@ def test_hundreds_of_scopes_are_asked_fifty_at_a_time(gateway: GatewayProcess, f
     assert [entry["name"] for entry in entries(answer)] == names
     sizes = [sum(key == "scope" for key, _ in one.query) for one in fake.requests if one.username == "owner"]
     assert sizes == [0, 50, 50, 50, 50, 30]
+
+
+def test_long_names_make_shorter_questions(gateway: GatewayProcess, fake: FakeGitLab) -> None:
+    """Fifty of the longest names are more than a request line: none is refused for that."""
+    fake.requests.clear()
+    names = [f"{HOME}/{'n' * 240}{number:03}" for number in range(60)]
+    answer = ask(gateway, user("owner"), *(scope(name, "pull") for name in names))
+    assert [entry["name"] for entry in entries(answer)] == names

@@ -17,10 +17,13 @@ from tests.semantics import company
 from tests.semantics.asking import FORBIDDEN, ask, entries, scope
 from tests.support import images
 from tests.support.gateway import GatewayProcess
+from tests.support.peers import eventually
 from tests.support.wire import Account
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from tests.conftest import GatewayFactory
 
 AUDIENCE = "https://registry.example.com"
 IMAGE = "acme/app/built"
@@ -134,6 +137,32 @@ def test_what_is_no_id_token_opens_nothing(
 ) -> None:
     """A token for another audience, of another key or time is a wrong password."""
     ask(served, Account("gitlab-ci-token", forge(fake)), scope(IMAGE, "pull")).expect(401)
+
+
+def test_keys_that_cannot_be_read_are_no_wrong_password(gateway_factory: GatewayFactory) -> None:
+    """While GitLab's keys can't be had a genuine token is 503, the second time as the first; then it is good."""
+    with FakeGitLab(company.directory()) as own:
+        item: dict[str, object] = {"use": "auth_gitlab", "url": own.url}
+        known = {"id_tokens": {"audience": AUDIENCE, "rules": RULES}}
+        gateway = gateway_factory(sources=[item | known, {"use": "naming"}, {"use": "visibility"}])
+        own.mode = "500"
+        for _ in range(3):
+            ask(gateway, job(own), scope(IMAGE, "pull")).expect(503)
+        own.mode = "ok"
+        eventually(lambda: ask(gateway, job(own), scope(IMAGE, "pull")).status == 200, "the keys are read", within=30)
+
+
+DEEP = "eyJ" + "W" * 4000 + ".W.W"
+
+
+@pytest.mark.parametrize("password", [DEEP, "eyJ..", "eyJhbGciOiJub25lIn0.W1tbW1tb.x", "eyJ.eyJ.eyJ"])
+def test_what_only_looks_like_a_token_is_a_wrong_password(
+    served: GatewayProcess, fake: FakeGitLab, password: str
+) -> None:
+    """Text in the shape of a token that can't be read is put to GitLab, as any password."""
+    before = fake.count("/jwt/auth")
+    ask(served, Account("developer", password)).expect(401)
+    assert fake.count("/jwt/auth") == before + 1
 
 
 def test_another_issuers_token_is_a_password_like_any_other(served: GatewayProcess, fake: FakeGitLab) -> None:
