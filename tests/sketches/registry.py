@@ -71,12 +71,18 @@ class RegistryBackend:
     async def open_blob(self, name: RepositoryName, digest: Digest) -> AsyncIterator[OpenBlob]:
         """Ask for the head."""
         path = f"/v2/{name}/blobs/{digest}"
-        async with self.ask("HEAD", path) as answer:
-            if answer.status == 404:
-                raise LookupError(digest)
-            answer.raise_for_status()
-            size = int(answer.headers["Content-Length"])
-        yield RemoteBlob(self, path, size)
+        yield RemoteBlob(self, path, await self._size(path))
+
+    async def _size(self, path: str) -> int:
+        """Ask again what is answered 500: Distribution 2.8 rewrites a blob's link in place when it is pushed again."""
+        for last in (False, False, False, True):
+            async with self.ask("HEAD", path) as answer:
+                if answer.status == 404:
+                    raise LookupError(path)
+                if answer.status == 200 or last:
+                    answer.raise_for_status()
+                    return int(answer.headers["Content-Length"])
+        raise AssertionError
 
     async def begin_upload(self, name: RepositoryName, upload: str) -> Progress:  # noqa: ARG002 - the upstream has its own
         """Begin one of the upstream's uploads."""
