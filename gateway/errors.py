@@ -10,8 +10,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
+from typing import Any
 
 
 class ErrorCode(Enum):
@@ -94,7 +95,11 @@ class PluginFailedError(RegistryError):
 
 
 class InvalidCredentialError(Exception):
-    """The credential is this plugin's to judge, and it is wrong."""
+    """The credential is this plugin's to judge, and it is wrong. *steps*, for operators, led there."""
+
+    def __init__(self, message: str = "", steps: Callable[[], Sequence[Any]] = tuple) -> None:
+        self.steps = steps
+        super().__init__(message)
 
 
 class ConfigError(Exception):

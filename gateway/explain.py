@@ -77,13 +77,15 @@ async def _ask(plugins: Plugins, wish: Wish, image: str, credential: Credential 
         identity = ANONYMOUS if credential is None else await plugins.authenticate(credential, client)
     except InvalidCredentialError as error:
         remedy = "check username and secret: a token's kind decides which username goes with it"
-        return Explanation((Step("credential", passed=False, finding=f"not accepted: {error}"),), remedy)
+        step = Step("credential", passed=False, finding=f"not accepted: {error}")
+        return Explanation((*error.steps(), step), remedy)
     name, reference = split(image)
     method = _METHODS[wish]
     access = Access("repository", name, NEEDS[Kind.MANIFEST][method])
     answers = await plugins.decide(identity, [access])
     if isinstance(answers, Refusal):
-        return Explanation((Step("refusal", passed=False, finding=f"{answers.status} {answers.message}"),))
+        step = Step("refusal", passed=False, finding=f"{answers.status} {answers.message}")
+        return Explanation((*identity.steps(), *answers.steps(), step))
     answer = answers[0]
     if answer.why is not None:
         return Explanation(answer.steps, answer.why.remedy)

@@ -78,6 +78,7 @@ class Answer:
     def steps(self) -> tuple[Step, ...]:
         """The whole chain, for operators."""
         led = (
+            *self.identity.steps(),
             _credential(self.identity),
             _ceiling(self.identity, self.access.actions),
             *(() if self.access.repository is None and self.verdict.project is not None else _place(self.access)),
@@ -159,9 +160,11 @@ def _place(access: Access) -> tuple[Step, ...]:
         return ()
     if access.repository is None:
         why = access.unresolved.reason if access.unresolved else _NO_PROJECT
-        return (Step(why.code, passed=False, finding=why.message, remedy=why.remedy),)
+        asked = access.unresolved.steps() if access.unresolved else ()
+        return (*asked, Step(why.code, passed=False, finding=why.message, remedy=why.remedy))
     project = access.repository.project
     return (
+        *project.steps(),
         Step("naming", passed=True, finding=_below(access.name, project.path)),
         Step("project", passed=True, finding=f"{project.path}: {project.visibility}, registry {project.registry}"),
     )

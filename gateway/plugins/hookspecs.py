@@ -37,6 +37,7 @@ from gateway.plugins.types import (
     Standing,
     TagPage,
     TagQuery,
+    Unknown,
     Unresolved,
     Visible,
 )
@@ -85,10 +86,11 @@ class GatewaySpecs:
     # -- facts: asked of the sources of identities and projects ------------------------------------
 
     @hookspec(firstresult=True)
-    async def gateway_project(self, candidates: Sequence[str]) -> Project | None:
+    async def gateway_project(self, candidates: Sequence[str]) -> Project | Unknown | None:
         """Give the facts of the project at the first of *candidates* (lower-case paths) that you know.
 
-        Asked by ``naming`` through ``Services.facts``. The first source that knows one of them answers.
+        Asked by ``naming`` through ``Services.facts``. The first source that knows one of them answers. Unknown is None
+        with the steps that an explanation shows of it.
         """
 
     @hookspec
@@ -106,13 +108,13 @@ class GatewaySpecs:
     # -- a request, in the order it is asked ---------------------------------------------------------
 
     @hookspec(firstresult=True)
-    async def gateway_authenticate(self, credential: Credential, client: Client) -> Identity | None:
+    async def gateway_authenticate(self, credential: Credential, client: Client) -> Identity | Unknown | None:
         """Say who presents *credential*.
 
         Asked only when a credential was presented; without one the caller is ANONYMOUS. Answer an Identity if it is
-        yours and right. Answer None if it is not yours, so that the next plugin is asked. Raise InvalidCredentialError
-        if it is yours and wrong: nobody else is asked and the caller gets 401. If nobody answers it is 401 too. Any
-        other exception means "I could not find out": 503.
+        yours and right. Answer None if it is not yours, so that the next plugin is asked; or Unknown, with the steps
+        that an explanation shows of it. Raise InvalidCredentialError if it is yours and wrong: nobody else is asked and
+        the caller gets 401. If nobody answers it is 401 too. Any other exception means "I could not find out": 503.
         """
 
     @hookspec(firstresult=True)

@@ -12,7 +12,7 @@ import inspect
 import types
 from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Final, Literal, TypeVar, cast
 
@@ -24,7 +24,7 @@ from gateway.errors import ConfigError, InvalidCredentialError, PluginFailedErro
 from gateway.oci import Action, Reference, RepositoryName
 from gateway.plugins.chain import Answer
 from gateway.plugins.hookspecs import GatewaySpecs
-from gateway.plugins.protocols import Backend, ManifestStore, Services
+from gateway.plugins.protocols import Backend, ManifestStore, Services, Upstream
 from gateway.plugins.types import (
     Access,
     Client,
@@ -43,8 +43,10 @@ from gateway.plugins.types import (
     Repository,
     RequestFacts,
     Standing,
+    Steps,
     TagPage,
     TagQuery,
+    Unknown,
     Unresolved,
     Verdict,
     Visible,
@@ -119,7 +121,7 @@ class Plugins:
                 if name in offered:
                     yield f"plugins.{asked.plugin}: the backend {name!r} is offered by {offered[name]} too"
                 elif not isinstance(backend, Backend) or (
-                    backend.metadata == "index" and not isinstance(backend, ManifestStore)
+                    backend.metadata == "index" and not isinstance(backend, Upstream)
                 ):
                     yield f"plugins.{asked.plugin}: the backend {name!r} is not a Backend: methods are missing"
                 offered[name] = asked.plugin
@@ -187,9 +189,15 @@ class Plugins:
 
     # -- facts --------------------------------------------------------------------------------------
 
-    async def project(self, candidates: Sequence[str]) -> Project | None:
+    async def project(self, candidates: Sequence[str]) -> Project | Unknown:
         """The project at the first of *candidates* that any source knows."""
-        return await self._first("gateway_project", Project, candidates=candidates)
+        unknown: list[Unknown] = []
+        for asked in self._asked["gateway_project"]:
+            answer: Project | Unknown | None = await self._ask(asked, (Project, Unknown), candidates=candidates)
+            if isinstance(answer, Project):
+                return replace(answer, source=asked.plugin)
+            unknown += [answer] if answer else []
+        return Unknown(_steps(unknown))
 
     async def standing(self, identity: Identity, project: Project) -> Standing:
         """How *identity* stands to *project*: its own source is asked and nobody else."""
@@ -211,19 +219,25 @@ class Plugins:
 
     async def authenticate(self, credential: Credential, client: Client) -> Identity:
         """Who presents *credential*. Raises InvalidCredentialError where nobody knows it or one knows it is wrong."""
+        unknown: list[Unknown] = []
         for asked in self._asked["gateway_authenticate"]:
-            identity: Identity | None = await self._ask(asked, Identity, credential=credential, client=client)
-            if identity is not None:
+            identity: Identity | Unknown | None = await self._ask(
+                asked, (Identity, Unknown), credential=credential, client=client
+            )
+            if isinstance(identity, Unknown):
+                unknown.append(identity)
+            elif identity is not None:
                 if identity.source != asked.plugin:
                     raise PluginFailedError(f"{asked.plugin}: gateway_authenticate spoke for {identity.source!r}")
                 return identity
-        raise InvalidCredentialError("no plugin recognised it")
+        raise InvalidCredentialError("no plugin recognised it", _steps(unknown))
 
     async def decide(self, identity: Identity, asked: Sequence[Access]) -> tuple[Answer, ...] | Refusal:
         """What *identity* may do: every name resolved, all accesses put as one question, each answer only narrowed."""
-        return await self.authorize(identity, [await self._resolved(access) for access in asked])
+        return await self.authorize(identity, [await self.resolved(access) for access in asked])
 
-    async def _resolved(self, access: Access) -> Access:
+    async def resolved(self, access: Access) -> Access:
+        """*access* with the repository that its name stands for, or with the reason why it stands for none."""
         if access.type != "repository":
             return access
         try:
@@ -277,6 +291,10 @@ class Plugins:
     def vetoes(self) -> bool:
         """Whether any plugin may veto requests."""
         return bool(self._asked["gateway_admit_request"])
+
+    def upstreams(self) -> list[Upstream]:
+        """The backends that are other registries."""
+        return [backend for backend in self.backends.values() if isinstance(backend, Upstream)]
 
     async def backend(self, name: RepositoryName) -> Backend:
         """The backend of a repository: a plugin's choice, else the first pattern that fits, else the default."""
@@ -406,6 +424,10 @@ class Plugins:
         if answer is not None and (not isinstance(answer, kind) or (isinstance(answer, str) and kind is not str)):
             raise PluginFailedError(f"{asked.plugin}: {asked.hook} answered {type(answer).__name__}")
         return answer
+
+
+def _steps(unknown: Sequence[Unknown]) -> Steps:
+    return lambda: [step for one in unknown for step in one.steps()]
 
 
 def _fits(pattern: str, name: str) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 from gateway.oci import ByteRange, Descriptor, Digest, ManifestDetails, Reference, RepositoryName
 
 if TYPE_CHECKING:
-    from gateway.plugins.types import Identity, Project, Standing, TagPage, TagQuery
+    from gateway.plugins.types import Identity, Project, Standing, TagPage, TagQuery, Unknown
 
 Chunks = AsyncIterator[bytes]
 """A body as it comes in: chunks of any size, each to be used before the next is asked for."""
@@ -61,8 +61,16 @@ class OpenBlob(Protocol):
         """A descriptor of the whole blob as a regular file, valid until the blob is closed."""
         ...
 
-    def read(self, part: ByteRange) -> Chunks:
-        """The bytes of *part*, in chunks; raises OSError where they can't all be had."""
+    @property
+    def location(self) -> str | None:
+        """A URL that serves the whole blob to whoever holds it, where the client shall be sent there; else None."""
+        ...
+
+    def read(self, part: ByteRange) -> AsyncGenerator[bytes, None]:
+        """The bytes of *part*, in chunks; raises OSError where they can't all be had. Closing it ends the transfer.
+
+        Before the first chunk a RegistryError may say why there is none.
+        """
         ...
 
 
@@ -172,11 +180,45 @@ class ManifestStore(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Capability:
+    """Something of the protocol: what a registry does about it, and what the gateway adds where that is too little."""
+
+    name: str
+    found: str
+    good: bool
+    added: str = ""
+
+
+@runtime_checkable
+class Upstream(Backend, ManifestStore, Protocol):
+    """A backend with ``metadata = index``: another registry. The core records what passes through, and adds to it.
+
+    With *exclusive* nobody else writes to it, so what was recorded holds until it is changed here; else a tag is asked
+    for anew after *tag_freshness* seconds. It is asked for manifests by sha256 alone: the core maps other digests.
+    """
+
+    exclusive: bool
+    tag_freshness: float
+
+    def repositories(self) -> AsyncIterator[RepositoryName]:
+        """Every repository that it lists and that has a name here. Raises RegistryError where it can list none."""
+        ...
+
+    async def probe(self, name: RepositoryName) -> Sequence[Capability]:
+        """What it can, found out by questions about *name* that change nothing. Raises RegistryError."""
+        ...
+
+
 class Metadata(ManifestStore, Protocol):
     """The core's tables, lent to plugins. Names are those of repositories; times are UTC."""
 
     async def linked(self, name: RepositoryName, digest: Digest) -> int | None:
         """The size in bytes of a blob that the repository links, or None."""
+        ...
+
+    async def referred(self, name: RepositoryName, digest: Digest) -> int | None:
+        """The size in bytes of a blob that a manifest of the repository names, or None."""
         ...
 
     async def repositories(self, projects: frozenset[str] | None, last: str, limit: int) -> Sequence[str]:
@@ -187,8 +229,8 @@ class Metadata(ManifestStore, Protocol):
 class Facts(Protocol):
     """What the sources of identities and projects know. Each question goes to the one source that may answer it."""
 
-    async def project(self, candidates: Sequence[str]) -> Project | None:
-        """The project at the first of *candidates* (lower-case paths) where there is one."""
+    async def project(self, candidates: Sequence[str]) -> Project | Unknown | None:
+        """The project at the first of *candidates* (lower-case paths) where there is one; else what sources asked."""
         ...
 
     async def standing(self, identity: Identity, project: Project) -> Standing:
@@ -268,6 +310,53 @@ class NoCache:
         return 0
 
 
+@dataclass(slots=True)
+class Held:
+    """An upload that nobody else may touch now. What is set here is kept, however the block is left."""
+
+    progress: Progress
+    ended: bool = False
+
+
+class UploadRecords(Protocol):
+    """Where the uploads of a backend stand that can't be asked: one truth for all workers and replicas."""
+
+    async def begin(self, upload: str, progress: Progress) -> None:
+        """Record an upload that has just begun."""
+        ...
+
+    def held(self, upload: str) -> AbstractAsyncContextManager[Held]:
+        """Hold an upload alone, until the block is left or this process has died for some seconds.
+
+        Raises UploadUnknownError, UploadBusyError.
+        """
+        ...
+
+    async def progress(self, upload: str) -> Progress:
+        """Where it stood when it was last held. Raises UploadUnknownError."""
+        ...
+
+
+class NoUploads:
+    """Knows of no upload: for tests of plugins."""
+
+    async def begin(self, upload: str, progress: Progress) -> None:
+        """Record nothing."""
+
+    def held(self, upload: str) -> AbstractAsyncContextManager[Held]:
+        """There is none."""
+        raise UploadUnknownError(upload)
+
+    async def progress(self, upload: str) -> Progress:
+        """There is none."""
+        raise UploadUnknownError(upload)
+
+
+async def nobody_hears(name: RepositoryName, reference: Reference) -> None:
+    """Nobody wants to know: for tests of plugins."""
+    del name, reference
+
+
 @dataclass(frozen=True, slots=True)
 class Services:
     """What the core lends a plugin, given to its constructor. Nothing in it may be used before ``gateway_lifespan``."""
@@ -279,3 +368,6 @@ class Services:
     key: bytes
     """Thirty-two secret bytes of this plugin's own, the same in every worker and replica."""
     cache: Cache = NoCache()  # noqa: RUF009 - it holds nothing
+    uploads: UploadRecords = NoUploads()  # noqa: RUF009 - it holds nothing
+    changed: Callable[[RepositoryName, Reference], Awaitable[None]] = nobody_hears
+    """Tell the core that something was changed in an upstream past the gateway, by its tag or digest."""

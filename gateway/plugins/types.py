@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from aiohttp import web
 
 ALL_ACTIONS: Final = frozenset(Action)
+Steps = Callable[[], "Sequence[Step]"]
+"""Called where somebody wants to read the steps, which most answers never see."""
 
 
 class CredentialKind(StrEnum):
@@ -113,8 +115,8 @@ class Identity:
     *subject* is the username that logs and tokens show; *id* is the source's own key of the credential's owner.
     *ceiling* is the most that the credential may ever do (semantics 2.2 and 2.3).
     *title* and *scopes* are for people to read, in an explanation: what the credential is called, and the scopes that
-    its ceiling comes from. They and *credential*, which is for the source that made the identity and nobody else, do
-    not survive into a token.
+    its ceiling comes from; *steps* say what the source asked elsewhere to know this. They and *credential*, which is
+    for the source that made the identity and nobody else, do not survive into a token.
     """
 
     source: str | None
@@ -127,6 +129,7 @@ class Identity:
     title: str = field(default="", compare=False)
     scopes: tuple[str, ...] = field(default=(), compare=False)
     credential: object = field(default=None, repr=False, compare=False)
+    steps: Steps = field(default=tuple, repr=False, compare=False)
 
     @property
     def anonymous(self) -> bool:
@@ -140,13 +143,19 @@ ANONYMOUS: Final = Identity(None, CredentialKind.NONE, "", "", frozenset({Action
 
 @dataclass(frozen=True, slots=True)
 class Project:
-    """The facts about a project that decide who may use its images. *path* keeps GitLab's capitals."""
+    """The facts about a project that decide who may use its images. *path* keeps GitLab's capitals.
+
+    *steps* say what its source asked elsewhere to know them. *source* is the plugin that knows it, set by the manager:
+    *id* is that source's own, and another may have a project of the same number.
+    """
 
     path: str
     visibility: Visibility
     registry: RegistryLevel = RegistryLevel.ENABLED
     archived: bool = False
     id: int | None = None
+    steps: Steps = field(default=tuple, repr=False, compare=False)
+    source: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,12 +164,21 @@ class Standing:
 
     *role* is the highest that its user holds there as a member (for a job: the user who runs it). *covered* says that
     a deploy token was made for the project or a group above it, or that a job runs in it. *listed* says of a job of
-    another project whether this one's job token allowlist lets it in (semantics 2.5).
+    another project whether this one's job token allowlist lets it in (semantics 2.5). *steps* say what the source asked
+    elsewhere to know it.
     """
 
     role: Role | None = None
     covered: bool = False
     listed: bool = True
+    steps: Steps = field(default=tuple, repr=False, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Unknown:
+    """No opinion, as None is, from a source that asked elsewhere: *steps* say what."""
+
+    steps: Steps
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,10 +200,14 @@ class Reason:
 
 @dataclass(frozen=True, slots=True)
 class Unresolved:
-    """Why no project owns a name. *public*: the reason depends on the name alone, so that everybody may hear it."""
+    """Why no project owns a name. *public*: the reason depends on the name alone, so that everybody may hear it.
+
+    *steps* say what sources asked elsewhere to know that, for operators.
+    """
 
     reason: Reason
     public: bool = False
+    steps: Steps = field(default=tuple, repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,7 +246,7 @@ class Verdict:
     """
 
     allowed: frozenset[Action] = frozenset()
-    steps: Callable[[], Sequence[Step]] = tuple
+    steps: Steps = tuple
     project: str | None = None
     project_id: int | None = None
 
@@ -238,11 +260,15 @@ class Decision:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """The end of the whole request, as GitLab does for some (semantics 3.2): an HTTP status, code and message."""
+    """The end of the whole request, as GitLab does for some (semantics 3.2): an HTTP status, code and message.
+
+    *steps* led there; they are for operators.
+    """
 
     status: int
     code: str
     message: str
+    steps: Steps = field(default=tuple, repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,7 +45,8 @@ class MisconfiguredError(UnavailableError):
 class Reply:
     """GitLab's answer.
 
-    *status* is 200, 401 or 403. *claims* are those of the token (empty unless 200), *message* that of a refusal.
+    *status* is 200 or 403, or 401 and others for a credential or question that is no good. *claims* are those of the
+    token (empty unless 200), *message* that of a refusal.
     """
 
     status: int
@@ -222,7 +223,7 @@ class GitLab:
             and status != HTTPStatus.TOO_MANY_REQUESTS
         ):
             # It takes the question for malformed, whatever came from the client: no reason to leave GitLab alone.
-            return Reply(HTTPStatus.UNAUTHORIZED, {}, f"it answers {status}")
+            return Reply(status, {})
         raise UnavailableError(f"it answers {status}")
 
     def _claims(self, token: object) -> dict[str, Any]:

@@ -40,27 +40,31 @@ from gateway.plugins import (
     Services,
     Standing,
     Step,
+    Unknown,
     Verdict,
     Visible,
     hookimpl,
 )
 from plugins.auth_gitlab import rules
 from plugins.auth_gitlab.api import Facts
+from plugins.auth_gitlab.checks import Checks
 from plugins.auth_gitlab.client import GitLab, MisconfiguredError, Reply, UnavailableError, certificate_key
 from plugins.auth_gitlab.config import Config as _Config
 from plugins.auth_gitlab.config import IdTokenRule, IdTokens
+from plugins.auth_gitlab.questions import JOB_USERNAME
+from plugins.auth_gitlab.trail import told
 
 SCOPES_AT_ONCE: Final = 50
 _QUERY: Final = 6000
 """Scopes, and characters of them, in one question: GitLab's web server takes a request line of some 8 KiB."""
-_SCOPE: Final = 70
+_SCOPE_SIZE: Final = 70
 """Characters of a scope beside its name, and what its slashes and colons grow by when they are encoded."""
-JOB_USERNAME: Final = "gitlab-ci-token"
 _ADDRESSES: Final = 10_000
-_SKEW: Final = 60.0
 _LONGEST: Final = 5000
 """Characters of a username and password together: the web server before GitLab takes headers of 8 KiB, in base64."""
 _FORBIDDEN: Final = "access forbidden"
+_KNOWN: Final = {HTTPStatus.OK, HTTPStatus.FORBIDDEN}
+"""The statuses for a credential that GitLab recognises (semantics 3.2)."""
 _KINDS: Final = {str(kind): kind for kind in CredentialKind}
 
 
@@ -72,6 +76,7 @@ class _Grant:
     project: str = ""
     project_id: int | None = None
     source: str = "asked"
+    answered: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +104,7 @@ class Plugin:
         self._config = config
         self._services = services
         self._gitlab = GitLab(config)
+        self._checks = Checks(config, self._gitlab, services.log)
         self._facts = Facts(config, self._gitlab, services.cache, services.name) if config.mode == "api" else None
         self._failed: TTLCache[str, int] = TTLCache(_ADDRESSES, config.failed_logins_within.total_seconds())
 
@@ -129,22 +135,13 @@ class Plugin:
 
     @hookimpl
     async def gateway_health(self) -> Health:
-        """Whether GitLab answers now, its tokens are believed, and its clock and ours agree."""
-        try:
-            if self._facts is not None:
-                await self._facts.check()
-            else:
-                await self._gitlab.ask(None, (), "127.0.0.1")
-        except UnavailableError as error:
-            return Health(ok=False, message=str(error))
-        if self._gitlab.mistrust:
-            return Health(ok=False, message=self._gitlab.mistrust)
-        return skewed(self._gitlab.skew)
+        """Whether GitLab can be relied on now, and if not, why."""
+        return await self._checks.health()
 
     # -- a request ----------------------------------------------------------------------------------
 
     @hookimpl
-    async def gateway_authenticate(self, credential: Credential, client: Client) -> Identity | None:
+    async def gateway_authenticate(self, credential: Credential, client: Client) -> Identity | Unknown | None:
         """Ask for a token without a scope: whoever gets one is somebody, and whoever is forbidden is too (3.2).
 
         An ID token of a CI job is judged here, by the operator's rules on its claims.
@@ -159,12 +156,14 @@ class Plugin:
         async def ask() -> Remembered:
             self._refuse_throttled(credential, client)
             reply = await self._gitlab.ask(credential, (), client.address)
-            if reply.status == HTTPStatus.UNAUTHORIZED:
+            if reply.status not in _KNOWN:
                 await self._count_failure(client)
-                return Remembered(_json({"status": 401}), self._config.remember_refusals.total_seconds(), stale=False)
+                negative = self._config.remember_refusals.total_seconds()
+                return Remembered(_json({"status": reply.status}), negative, stale=False)
             await self._forgive(client)
             known = {
                 "status": reply.status,
+                "message": reply.message,
                 "sub": reply.claims.get("sub") or "",
                 "kind": reply.claims.get("auth_type"),
             }
@@ -172,9 +171,13 @@ class Plugin:
 
         recalled = await self._remembered(_key(b"login", credential), ask)
         found = json.loads(recalled.value)
-        if found["status"] == HTTPStatus.UNAUTHORIZED:
+
+        def steps() -> tuple[Step]:
+            return (told(self._services.name, f"{_question()} → {_answer(found)}", recalled.source),)
+
+        if found["status"] not in _KNOWN:
             # Not "wrong": another source may know it.
-            return None
+            return Unknown(steps)
         kind = _KINDS.get(str(found["kind"]), CredentialKind.UNKNOWN)
         subject = str(found["sub"] or (credential.username if kind is CredentialKind.DEPLOY_TOKEN else ""))
         return Identity(
@@ -186,9 +189,10 @@ class Plugin:
             ceiling=ALL_ACTIONS if found["status"] == HTTPStatus.OK else frozenset(),
             title=f"{kind.label} of {subject}, {_SAID[recalled.source]}",
             credential=_Held(credential, client.address),
+            steps=steps,
         )
 
-    async def _by_facts(self, facts: Facts, credential: Credential, client: Client) -> Identity | None:
+    async def _by_facts(self, facts: Facts, credential: Credential, client: Client) -> Identity | Unknown:
         try:
             return await facts.identity(
                 credential,
@@ -200,7 +204,7 @@ class Plugin:
             raise self._unavailable(error) from error
 
     @hookimpl
-    async def gateway_project(self, candidates: Sequence[str]) -> Project | None:
+    async def gateway_project(self, candidates: Sequence[str]) -> Project | Unknown | None:
         """In mode ``api`` the project at the first of *candidates* that GitLab has."""
         if self._facts is None:
             return None
@@ -211,8 +215,13 @@ class Plugin:
 
     @hookimpl
     async def gateway_standing(self, identity: Identity, project: Project) -> Standing | None:
-        """In mode ``api`` the effective role in GitLab."""
-        if self._facts is None or isinstance(identity.credential, _Ruled) or identity.id.startswith("id_token:"):
+        """In mode ``api`` the effective role in GitLab, in a project of GitLab's: numbers of others mean others."""
+        if (
+            self._facts is None
+            or project.source != self._services.name
+            or isinstance(identity.credential, _Ruled)
+            or identity.id.startswith("id_token:")
+        ):
             return None
         try:
             return await self._facts.standing(identity, project)
@@ -257,7 +266,8 @@ class Plugin:
             if isinstance(found, Refusal):
                 return found
             granted |= found
-        return Decision(tuple(_verdict(access, granted.get((access.type, access.name))) for access in accesses))
+        name = self._services.name
+        return Decision(tuple(_verdict(name, access, granted.get((access.type, access.name))) for access in accesses))
 
     async def _granted(
         self, identity: Identity, accesses: Sequence[Access]
@@ -266,7 +276,7 @@ class Plugin:
         if held is None and not identity.anonymous:
             return {}
         # Never an action that the client did not ask for: asking for push makes repository records in GitLab.
-        scopes = sorted({f"{access.type}:{access.name}:{_actions(access)}" for access in accesses})
+        scopes = sorted({_scope(access) for access in accesses})
         credential, address = (held.credential, held.address) if held else (None, "127.0.0.1")
 
         async def ask() -> Remembered:
@@ -281,10 +291,14 @@ class Plugin:
         found = json.loads(recalled.value)
         if found["status"] == HTTPStatus.FORBIDDEN and found["message"] not in {"", _FORBIDDEN}:
             # GitLab ends a request as a whole for a protected path (semantics 3.2.7).
-            return Refusal(403, "DENIED", found["message"])
-        if found["status"] == HTTPStatus.UNAUTHORIZED and credential is not None:
+            asked = f"{_question(*scopes)} → {_answer(found)}"
+            return Refusal(
+                403, "DENIED", found["message"], lambda: (told(self._services.name, asked, recalled.source),)
+            )
+        if found["status"] not in _KNOWN and credential is not None:
             await self._services.cache.forget(_key(b"login", credential))
-        return _entries(found.get("access", []), accesses, recalled.source)
+        nothing = _Grant(source=recalled.source, answered=_answer(found))
+        return _entries(found.get("access", []), accesses, nothing)
 
     @hookimpl
     async def gateway_visible_projects(self, identity: Identity) -> Visible | None:
@@ -374,15 +388,6 @@ def _ruled(held: _Ruled, access: Access) -> Verdict:
     return Verdict(allowed, lambda: (step,), "" if allowed else None)
 
 
-def skewed(seconds: float) -> Health:
-    """Whether GitLab's clock is near enough to ours for its tokens: within a minute."""
-    if abs(seconds) <= _SKEW:
-        return Health(ok=True)
-    where = "ahead of" if seconds > 0 else "behind"
-    message = f"GitLab's clock is {abs(seconds):.0f} s {where} this machine's; tokens are refused: set both by NTP"
-    return Health(ok=False, message=message)
-
-
 def _key(purpose: bytes, credential: Credential | None, *scopes: str) -> bytes:
     """What a question is remembered by. Every part has its length before it, so that no two questions are one."""
     parts = [purpose]
@@ -430,7 +435,7 @@ def _batches(accesses: Sequence[Access]) -> Iterator[list[Access]]:
     part: list[Access] = []
     size = 0
     for access in accesses:
-        more = len(access.name) + _SCOPE
+        more = len(access.name) + _SCOPE_SIZE
         if part and (len(part) == SCOPES_AT_ONCE or size + more > _QUERY):
             yield part
             part, size = [], 0
@@ -440,8 +445,19 @@ def _batches(accesses: Sequence[Access]) -> Iterator[list[Access]]:
         yield part
 
 
-def _actions(access: Access) -> str:
-    return ",".join(dict.fromkeys(action for action in access.actions if action in set(Action)))
+def _scope(access: Access) -> str:
+    actions = ",".join(dict.fromkeys(action for action in access.actions if action in set(Action)))
+    return f"{access.type}:{access.name}:{actions}"
+
+
+def _question(*scopes: str) -> str:
+    return "".join(("GET /jwt/auth", *(f" scope={scope}" for scope in scopes)))
+
+
+def _answer(found: Mapping[str, Any]) -> str:
+    """The status, and GitLab's words where they say more: those for a wrong credential are the same for all."""
+    said = found.get("message", "") if found["status"] == HTTPStatus.FORBIDDEN else ""
+    return f"{found['status']} {said}".rstrip()
 
 
 _SAID: Final = {
@@ -452,36 +468,39 @@ _SAID: Final = {
 }
 
 
-def _entries(entries: Sequence[Any], accesses: Sequence[Access], source: str) -> dict[tuple[str, str], _Grant]:
+def _entries(entries: Sequence[Any], accesses: Sequence[Access], nothing: _Grant) -> dict[tuple[str, str], _Grant]:
     """What is granted of *accesses*, with the project's path where GitLab names it; anything else is not ours."""
-    asked = {(access.type, access.name) for access in accesses}
-    found = {key: _Grant(source=source) for key in asked}
+    found = {(access.type, access.name): nothing for access in accesses}
     for entry in entries:
         if not isinstance(entry, dict) or not isinstance(entry.get("actions"), list):
             continue
         key = (str(entry.get("type")), str(entry.get("name")))
-        if key in asked:
+        if key in found:
             meta = entry["meta"] if isinstance(entry.get("meta"), dict) else {}
             number = meta.get("project_id")
             found[key] = _Grant(
-                found.get(key, _NONE).actions | {action for action in Action if action in entry["actions"]},
+                found[key].actions | {action for action in Action if action in entry["actions"]},
                 str(meta.get("project_path") or "").lower(),
                 number if isinstance(number, int) else None,
-                source,
+                nothing.source,
+                nothing.answered,
             )
     return found
 
 
-def _verdict(access: Access, found: _Grant | None) -> Verdict:
+def _verdict(plugin: str, access: Access, found: _Grant | None) -> Verdict:
     grant = found or _NONE
     allowed = grant.actions
     asked = [action for action in Action if action in access.actions]
     missing = [action for action in asked if action not in allowed]
 
-    def steps() -> tuple[Step, ...]:
+    def steps() -> Iterator[Step]:
         granted = ", ".join(action for action in asked if action in allowed) or "nothing"
         finding = f"asked for {', '.join(asked) or 'nothing'}, GitLab grants {granted}, {_SAID[grant.source]}"
         remedy = f"see what GitLab lets you do in the project of {access.name}, and what the token's scopes are"
-        return (Step("gitlab", passed=not missing, finding=finding, remedy=remedy if missing else ""),)
+        if grant.answered:
+            access_granted = f", access: {granted}" if grant.answered == "200" else ""
+            yield told(plugin, f"{_question(_scope(access))} → {grant.answered}{access_granted}", grant.source)
+        yield Step("gitlab", passed=not missing, finding=finding, remedy=remedy if missing else "")
 
-    return Verdict(allowed, steps, grant.project if allowed else None, grant.project_id)
+    return Verdict(allowed, lambda: tuple(steps()), grant.project if allowed else None, grant.project_id)

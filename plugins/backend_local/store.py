@@ -17,7 +17,7 @@ import hashlib
 import os
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
@@ -65,6 +65,8 @@ class _Running:
 class LocalBlob:
     """A blob's file, open for reading."""
 
+    location = None
+
     def __init__(self, descriptor: int, run: Callable[..., Any]) -> None:
         self._descriptor = descriptor
         self._run = run
@@ -80,7 +82,7 @@ class LocalBlob:
         """The file's descriptor."""
         return self._descriptor
 
-    async def read(self, part: ByteRange) -> AsyncIterator[bytes]:
+    async def read(self, part: ByteRange) -> AsyncGenerator[bytes, None]:
         """The bytes of *part*; from the page cache at once, from the disk through a thread."""
         position = part.first
         while position < part.stop:

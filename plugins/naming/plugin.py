@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gateway.plugins import Reason, Repository, RepositoryName, Services, Unresolved, hookimpl
+from gateway.plugins import Project, Reason, Repository, RepositoryName, Services, Unresolved, hookimpl
 from plugins.naming import rules
 from plugins.naming.config import Config as _Config
 
@@ -23,12 +23,13 @@ class Plugin:
         if problem is not None:
             return Unresolved(Reason("naming", problem, "name an image after its project: GROUP/PROJECT"), public=True)
         tried = rules.candidates(name, self._extra)
-        project = await self._services.facts.project(tried)
-        if project is not None:
-            return Repository(name, project)
+        found = await self._services.facts.project(tried)
+        if isinstance(found, Project):
+            return Repository(name, found)
         rule = f"an image lies at most {self._extra} names below its project"
         return Unresolved(
             Reason(
                 "project", f"there is no project {' or '.join(tried)}", f"check the name, or create the project; {rule}"
-            )
+            ),
+            steps=found.steps if found else tuple,
         )

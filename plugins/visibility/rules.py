@@ -189,7 +189,7 @@ def verdict(identity: Identity, access: Access, standing: Standing) -> Verdict:
         return Verdict()
     project = access.repository.project
     allowed = policy(identity, project, standing)
-    return Verdict(allowed, lambda: tuple(_steps(identity, project, standing, access.actions, allowed)))
+    return Verdict(allowed, lambda: (*standing.steps(), *_steps(identity, project, standing, access.actions, allowed)))
 
 
 def catalog(identity: Identity, actions: Iterable[str]) -> Verdict:

@@ -133,10 +133,10 @@ def _errors(status: int, code: str, message: str) -> _RefusalError:
 class FakeGitLab:
     """A GitLab of one release over a directory, in a thread of its own.
 
-    `mode`, `delay`, `registry_enabled` and `directory` may be set while it runs. Of the modes, `slow` waits `delay`
-    seconds and then answers, `down` breaks connections off (to refuse them, `stop`), `429`, `500` and `503` fail,
-    `garbage` is 200 with half a JSON, `redirect` leads to the login page, and `maintenance` is GitLab's maintenance
-    mode, which leaves `pull` of everything.
+    `mode`, `delay`, `registry_enabled`, `version` and `directory` may be set while it runs. Of the modes, `slow` waits
+    `delay` seconds and then answers, `down` breaks connections off (to refuse them, `stop`), `429`, `500` and `503`
+    fail, `garbage` is 200 with half a JSON, `redirect` leads to the login page, and `maintenance` is GitLab's
+    maintenance mode, which leaves `pull` of everything.
     """
 
     def __init__(self, directory: Mapping[str, Any], *, release: Release = "current") -> None:
@@ -146,6 +146,7 @@ class FakeGitLab:
         self.mode: Mode = "ok"
         self.delay = 0.0
         self.registry_enabled = True
+        self.version = VERSIONS[release]
         self.requests: list[Asked] = []
         self.repositories: set[str] = set()
         """The records that granted pushes made (3.3, step 8)."""
@@ -238,6 +239,10 @@ class FakeGitLab:
     def sign(self, claims: Mapping[str, Any], headers: Mapping[str, Any] | None = None) -> str:
         """Sign claims, whatever they are, with the key of its registry tokens."""
         return jwt.encode(dict(claims), self._key, algorithm="RS256", headers={"kid": self.kid, **(headers or {})})
+
+    def sign_as(self, other: FakeGitLab) -> None:
+        """Sign registry tokens with the key of another one from now on."""
+        self._key, self.kid = other._key, other.kid
 
     def mint(self, access: Iterable[Mapping[str, Any]]) -> str:
         """Make a token as GitLab does for its own use, with just these entries (3.4)."""
@@ -420,7 +425,7 @@ class FakeGitLab:
 
     def _version(self, call: _Call) -> web.Response:
         self._somebody(call, READS)
-        return web.json_response({"version": VERSIONS[self.release], "revision": "0a1b2c3d4e5"})
+        return web.json_response({"version": self.version, "revision": "0a1b2c3d4e5"})
 
     def _user(self, call: _Call) -> web.Response:
         person = self._somebody(call, READS)

@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import yaml
 
-from tests.fakes.gitlab import FakeGitLab
+from tests.fakes.gitlab import VERSIONS, FakeGitLab
 from tests.gitlab_api.conftest import directory
 from tests.gitlab_jwt.test_asking import FAILURES, PULL, PUSH
 from tests.journeys.test_explain import explain
 from tests.semantics import company
-from tests.semantics.asking import ask, claims, entries
+from tests.semantics.asking import access, ask, claims, entries
 from tests.semantics.company import DEVELOPER, HOME, REPORTER, STRANGER, deploy, job, token, user
 from tests.support import images
 from tests.support.peers import eventually
@@ -19,6 +20,7 @@ from tests.support.wire import Account, Wire
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from tests.conftest import GatewayFactory
     from tests.support.gateway import GatewayProcess
@@ -131,7 +133,7 @@ def test_a_service_token_that_may_not_read(gateway_factory: GatewayFactory, own:
 def old(factory: GatewayFactory, fake: FakeGitLab) -> GatewayProcess:
     """Put a gateway before a GitLab that is too old: it starts, and never calls itself ready."""
     gateway = before(factory, fake)
-    fake.release = "14.x"
+    fake.release, fake.version = "14.x", VERSIONS["14.x"]
     fake._routes = fake._table()
     return gateway
 
@@ -177,3 +179,19 @@ def test_the_service_token_is_nowhere(gateway_factory: GatewayFactory, own: Fake
     ask(gateway, REPORTER, PUSH).expect(503)
     assert own.service_token not in gateway.log
     assert own.service_token.encode() not in answer.body
+
+
+def test_a_number_is_its_source_s_own(gateway_factory: GatewayFactory, own: FakeGitLab, tmp_path: Path) -> None:
+    """A project of another source that has the number of one in GitLab is not that one: nobody's role there counts."""
+    other = {
+        "groups": [{"path": "elsewhere", "visibility": "private"}],
+        "projects": [{"path": "elsewhere/secret", "visibility": "private", "id": own.project_id(HOME)}],
+    }
+    local = tmp_path / "elsewhere.yaml"
+    local.write_text(yaml.safe_dump(other))
+    item = {"use": "auth_gitlab", "url": own.url, "mode": "api", "service_token": own.service_token}
+    known = {"use": "auth_local", "directory": str(local)}
+    gateway = gateway_factory(sources=[known, item, {"use": "naming"}, {"use": "visibility"}])
+    developer = token("personal_access_token", "api")
+    assert access(ask(gateway, developer, f"repository:{HOME}:pull")) == [(HOME, "pull")]
+    assert access(ask(gateway, developer, "repository:elsewhere/secret:pull")) == []

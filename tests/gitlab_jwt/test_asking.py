@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from plugins.auth_gitlab.checks import skewed
 from plugins.auth_gitlab.client import skew
-from plugins.auth_gitlab.plugin import skewed
 from tests.fakes.gitlab import FakeGitLab, Mode
 from tests.journeys.test_explain import explain
 from tests.semantics import company

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Literal
 from urllib.parse import urlencode, urljoin
@@ -33,13 +33,14 @@ class RemoteBlob:
     """A blob of the upstream; each read is a request."""
 
     fileno = None
+    location = None
 
     def __init__(self, backend: RegistryBackend, path: str, size: int) -> None:
         self.size = size
         self._backend = backend
         self._path = path
 
-    async def read(self, part: ByteRange) -> AsyncIterator[bytes]:
+    async def read(self, part: ByteRange) -> AsyncGenerator[bytes, None]:
         """Read *part*, or fail."""
         if part.stop > self.size:
             raise OSError("the blob is shorter")
