@@ -11,18 +11,14 @@ import argparse
 import hashlib
 import os
 import platform
-import re
 import shutil
 import signal
-import statistics
 import sys
 import tempfile
 import time
-from collections import defaultdict
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -31,24 +27,35 @@ from urllib.parse import urlencode
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import relay
+from benchmarks import relay, upstream
+from benchmarks.tools import (
+    MIB,
+    TRANSFERS,
+    Row,
+    Samples,
+    Scale,
+    children,
+    crowd,
+    distinct,
+    peak,
+    pull,
+    push,
+    requests_per_second,
+    say,
+)
 from tests.install_peers import FOR_BENCHMARKS
 from tests.support.distribution import distribution
 from tests.support.gateway import PROGRAM, GatewayProcess
 from tests.support.images import LAYER, Blob, image
-from tests.support.peers import Peer, PeerError, accepts, free_port, run
+from tests.support.peers import Peer, PeerError, accepts, free_port
 from tests.support.people import ALICE_API, ALICE_READ_WRITE, PRIVATE
 from tests.support.wire import ACCEPT, SERVICE, Wire, authorization
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-MIB = 1024 * 1024
 TAG = "bench"
 MANIFEST_PATH = f"/v2/{PRIVATE}/manifests/{TAG}"
-TRANSFERS = 16
-"""Uploads, and as many downloads, that run at once while memory is watched."""
-
 SMALL_GOAL = 5.0
 STATIC_GOAL = 0.9
 EVEN = 1.0
@@ -85,17 +92,6 @@ http {{
 
 
 @dataclass(frozen=True)
-class Scale:
-    """How much is measured."""
-
-    rounds: int
-    seconds: int
-    blob: int
-    many: int
-    """MiB of each transfer while memory is watched."""
-
-
-@dataclass(frozen=True)
 class Contender:
     """A running server, all of which answer the same paths."""
 
@@ -107,33 +103,6 @@ class Contender:
         if self.wire.credential is None:
             return self.wire
         return self.wire.acting_as(self.wire.token(f"repository:{PRIVATE}:{actions}"))
-
-
-@dataclass
-class Samples:
-    """What was measured, by measure and contender."""
-
-    values: dict[tuple[str, str], list[float]] = field(default_factory=lambda: defaultdict(list))
-
-    def add(self, measure: str, contender: str, value: float) -> None:
-        """Keep one more value."""
-        self.values[measure, contender].append(value)
-
-    def median(self, measure: str, contender: str) -> float:
-        """Give the middle of the rounds."""
-        return statistics.median(self.values[measure, contender])
-
-
-@dataclass(frozen=True)
-class Row:
-    """A line of the table."""
-
-    what: str
-    ours: str
-    peers: dict[str, str]
-    ratio: str
-    goal: str
-    met: bool
 
 
 # -- the contenders -----------------------------------------------------------------------------------------
@@ -172,17 +141,6 @@ def static(folder: Path, files: dict[str, bytes]) -> Iterator[str]:
 # -- the measures -------------------------------------------------------------------------------------------
 
 
-def requests_per_second(url: str, headers: dict[str, str], seconds: int) -> float:
-    """Let wrk ask for one address over 16 connections; any answer but a 2xx is an error."""
-    lines = [word for name, value in headers.items() for word in ("-H", f"{name}: {value}")]
-    said = run(["wrk", "-t1", "-c16", f"-d{seconds}s", *lines, url], within=seconds + 60).stdout
-    rate = re.search(r"^Requests/sec:\s+([0-9.]+)", said, re.MULTILINE)
-    broken = re.search(r"Socket errors: (?!connect 0, read 0, write 0,)", said)
-    if rate is None or "Non-2xx" in said or broken is not None:
-        raise PeerError(f"wrk met errors at {url}:\n{said}")
-    return float(rate[1])
-
-
 def manifest_rate(contender: Contender, seconds: int) -> float:
     """Requests per second for a manifest by tag."""
     caller = contender.caller()
@@ -194,57 +152,6 @@ def token_rate(contender: Contender, seconds: int) -> float:
     """Requests per second for a token with one repository in its scope, by a personal access token."""
     query = urlencode({"service": SERVICE, "scope": f"repository:{PRIVATE}:pull"})
     return requests_per_second(contender.wire.absolute(f"/jwt/auth?{query}"), authorization(ALICE_API), seconds)
-
-
-def pull(caller: Wire, path: str, size: int) -> float:
-    """Read a blob to nowhere; the seconds that it took."""
-    buffer = bytearray(MIB)
-    started = time.perf_counter()
-    connection = caller.connect()
-    try:
-        connection.request("GET", path, headers=authorization(caller.credential))
-        response = connection.getresponse()
-        received = 0
-        while count := response.readinto(buffer):
-            received += count
-    finally:
-        connection.close()
-    took = time.perf_counter() - started
-    if response.status != 200 or received != size:  # noqa: PLR2004 - HTTP's OK
-        raise PeerError(f"{caller.base_url}{path}: {response.status} with {received} of {size} bytes")
-    return took
-
-
-def push(caller: Wire, pieces: Sequence[bytes], digest: str) -> float:
-    """Upload a blob with POST, PATCH and PUT; the seconds until the server called it safe."""
-    size = sum(len(piece) for piece in pieces)
-    headers = {"Content-Type": "application/octet-stream", "Content-Length": str(size)}
-    started = time.perf_counter()
-    location = caller.start_upload(PRIVATE)
-    location = caller.send("PATCH", location, iter(pieces), headers).expect(202).location
-    caller.close_upload(location, digest).expect(201)
-    return time.perf_counter() - started
-
-
-def crowd(caller: Wire, path: str, size: int, pieces: Sequence[tuple[Sequence[bytes], str]]) -> None:
-    """Push and pull, all at once."""
-    with ThreadPoolExecutor(2 * len(pieces)) as pool:
-        transfers = [pool.submit(push, caller, parts, digest) for parts, digest in pieces]
-        transfers += [pool.submit(pull, caller, path, size) for _ in pieces]
-        for transfer in transfers:
-            transfer.result()
-
-
-def peak(pid: int) -> float:
-    """The most memory that a process ever held, in MiB."""
-    kibibytes = re.search(r"^VmHWM:\s+([0-9]+) kB", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
-    assert kibibytes is not None
-    return int(kibibytes[1]) / 1024
-
-
-def children(pid: int) -> list[int]:
-    """The processes that a process started: of a gateway, its workers."""
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 def others() -> float:
@@ -259,18 +166,6 @@ def others() -> float:
     time.sleep(0.5)
     total_then, idle_then = ticks()
     return 1 - (idle_then - idle) / max(1, total_then - total)
-
-
-def distinct(size: int) -> list[tuple[Sequence[bytes], str]]:
-    """Make blobs that differ in their last bytes and share the memory of the others."""
-    shared = os.urandom(size - TRANSFERS)
-    digest = hashlib.sha256(shared)
-    blobs: list[tuple[Sequence[bytes], str]] = []
-    for _ in range(TRANSFERS):
-        own, last = digest.copy(), os.urandom(TRANSFERS)
-        own.update(last)
-        blobs.append(((shared, last), f"sha256:{own.hexdigest()}"))
-    return blobs
 
 
 # -- the run ------------------------------------------------------------------------------------------------
@@ -337,6 +232,7 @@ def measure(folder: Path, scale: Scale) -> Samples:
             samples.add("memory", contender.name, max(peak(pid) for pid in processes))
     for name, value in relay.measure(folder / "relay", scale.seconds, requests_per_second).items():
         samples.add("relay", name, value)
+    upstream.measure(folder / "upstream", scale, samples)
     return samples
 
 
@@ -426,16 +322,11 @@ def table(samples: Samples, scale: Scale) -> Table:
     )
     for heading in ("", "gateway", REGISTRY, NGINX, "ratio", "goal", ""):
         result.add_column(heading)
-    for row in (*rows(samples, scale), *relayed(samples)):
+    for row in (*rows(samples, scale), *relayed(samples), *upstream.rows(samples, scale)):
         verdict = "[green]met[/green]" if row.met else "[red]fell short[/red]"
         peers = (row.peers.get(name, "") for name in (REGISTRY, NGINX))
         result.add_row(row.what, row.ours, *peers, row.ratio, row.goal, verdict)
     return result
-
-
-def say(text: str) -> None:
-    """Tell whoever waits how far it is."""
-    print(text, file=sys.stderr, flush=True)
 
 
 def main() -> int:

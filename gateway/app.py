@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from typing import Any, Final
 
 from gateway.config import Config
@@ -18,6 +19,7 @@ from gateway.core.database import Database
 from gateway.core.handlers.base import Core
 from gateway.core.health import Admin
 from gateway.core.history import History
+from gateway.core.index import Index, owner
 from gateway.core.issuers import Issuers
 from gateway.core.keys import Keys, Sealer
 from gateway.core.metadata import MetadataStore
@@ -25,10 +27,15 @@ from gateway.core.metrics import JOB_FAILURES, PLUGIN_FAILURES
 from gateway.core.pipeline import Pipeline, Protocol, Server
 from gateway.core.tokens import Tokens
 from gateway.core.tokenserver import TokenServer
+from gateway.core.uploadrecords import DatabaseUploads
 from gateway.core.uploads import Sessions
+from gateway.oci import Digest, Reference, RepositoryName
 from gateway.plugins import Cache, Event, Job, Services
 from gateway.plugins.manager import Plugins
 from gateway.plugins.manager import load as load_plugins
+from gateway.plugins.protocols import nobody_hears
+
+Changed = Callable[[RepositoryName, Mapping[Reference, Digest | None]], Awaitable[None]]
 
 MAX_HEADER: Final = 64 * 1024
 """Bytes of a request line or header: tokens and scope lists of 12 KiB and more are legal."""
@@ -37,13 +44,17 @@ _READ_BUFFER: Final = 256 * 1024
 _EVENTS: Final = 10_000
 
 
-def build(config: Config, keys: Keys, cache: Cache) -> tuple[Plugins, Database, MetadataStore]:
+def build(
+    config: Config, keys: Keys, cache: Cache, changed: Changed = nobody_hears
+) -> tuple[Plugins, Database, MetadataStore]:
     """The plugins and what they are lent, unopened. Raises ConfigError with everything that is wrong."""
     database = Database(config.database)
     metadata = MetadataStore(database)
+    uploads = DatabaseUploads(database)
 
     def services(name: str, facts: Plugins) -> Services:
-        return Services(name, facts, metadata, logs.get(f"plugins.{name}"), keys.derive(f"plugin {name}"), cache)
+        log = logs.get(f"plugins.{name}")
+        return Services(name, facts, metadata, log, keys.derive(f"plugin {name}"), cache, uploads, changed)
 
     return load_plugins(config, services), database, metadata
 
@@ -92,12 +103,26 @@ async def _background(*tasks: asyncio.Task[None]) -> AsyncIterator[None]:
 
 
 @asynccontextmanager
+async def _recording(indexes: Iterable[Index]) -> AsyncIterator[None]:
+    async with contextlib.AsyncExitStack() as stack:
+        for index in indexes:
+            await stack.enter_async_context(index.recording())
+        yield
+
+
+@asynccontextmanager
 async def serving(config: Config, public: socket.socket, admin: socket.socket) -> AsyncIterator[None]:
     """One worker, answering on both sockets while the block runs; leaving it drains first (``server.drain``)."""
     log = logs.get("gateway")
     keys = key_files.load(config.tokens, shared=config.database.shared, create=False)
     cache = AnswerCache(config.cache, keys, log)
-    plugins, database, metadata = build(config, keys, cache)
+
+    async def changed(name: RepositoryName, there: Mapping[Reference, Digest | None]) -> None:
+        index = indexes.get(id(await plugins.backend(name)))
+        if index is not None:
+            await index.changed(name, there, lambda: owner(plugins, name))
+
+    plugins, database, metadata = build(config, keys, cache, changed)
     trusted = Issuers(config.tokens.trusted_issuers, log)
     tokens = Tokens(
         keys,
@@ -111,7 +136,9 @@ async def serving(config: Config, public: socket.socket, admin: socket.socket) -
     access = AccessControl(plugins, tokens, sessions, service=config.tokens.service, anonymous=anonymous)
     events = Events(plugins, log)
     stall = config.server.stall_timeout.total_seconds()
-    core = Core(plugins, access, metadata, sessions, stall, events.tell)
+    indexes = {id(backend): Index(backend, metadata, log) for backend in plugins.upstreams()}
+    core = Core(plugins, access, metadata, sessions, stall, events.tell, indexes)
+    own_jobs = (Job("forget uploads", timedelta(hours=1), DatabaseUploads(database).forget),)
     token_server = TokenServer(access, tokens, keys, metadata, log, service=config.tokens.service)
     pipeline = Pipeline(config, core, token_server, History(cache), log)
     watched = Admin(plugins, database, lambda: pipeline.draining)
@@ -121,10 +148,11 @@ async def serving(config: Config, public: socket.socket, admin: socket.socket) -
             trusted.watched(),
             cache.opened(),
             plugins.lifespan(),
+            _recording(indexes.values()),
             _background(
                 asyncio.create_task(events.run()),
                 asyncio.create_task(pipeline.meter.run()),
-                *(asyncio.create_task(_periodically(job, log)) for job in plugins.jobs()),
+                *(asyncio.create_task(_periodically(job, log)) for job in (*own_jobs, *plugins.jobs())),
             ),
             _listening(Server(watched.handle, access_log=None), admin),
             _listening(_public(pipeline), public, pipeline, config.server.drain.total_seconds()),

@@ -8,6 +8,7 @@ import os
 import shutil
 import sys
 import tempfile
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -15,7 +16,9 @@ import typer
 import yaml
 from pydantic import SecretStr
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 from gateway import __version__
 from gateway.config import Config, load
@@ -100,6 +103,65 @@ def explain(
         sys.stdout.write(f"{step.name:{width}}  {'ok' if step.passed else 'NO'}  {step.finding}\n")
     if found.remedy:
         sys.stdout.write(f"\nTo change the answer: {found.remedy}\n")
+
+
+@cli.command()
+def crawl(
+    backends: Annotated[
+        list[str] | None, typer.Argument(metavar="[BACKEND]...", help="Of these backends; of all that are registries.")
+    ] = None,
+    *,
+    config: ConfigFile,
+    repository: Annotated[
+        list[str] | None, typer.Option("--repository", help="Only this repository; may be given several times.")
+    ] = None,
+    at_once: Annotated[int, typer.Option(min=1, max=64, help="Repositories that are read at the same time.")] = 4,
+) -> None:
+    """Record what an existing registry holds; again, to make the records true. Goes on where it was broken off."""
+    from gateway import crawl as engine  # noqa: PLC0415 - the engine is not needed for the other commands
+
+    screen = Console(stderr=True)
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=screen, disable=not screen.is_terminal) as progress:
+        bars: dict[str, TaskID] = {}
+
+        def tell(report: engine.Report, name: str) -> None:
+            if report.backend not in bars:
+                bars[report.backend] = progress.add_task(report.backend)
+            words = f"{report.backend}: {name}"
+            progress.update(bars[report.backend], description=words, completed=report.visited, total=report.listed)
+
+        reports = asyncio.run(engine.crawl(config, backends or (), repository or (), at_once, tell))
+    for report in reports:
+        sys.stdout.write(f"{report.as_text()}\n")
+    problems = [problem for report in reports for problem in report.failed]
+    if problems:
+        raise ConfigError(problems)
+
+
+@cli.command()
+def probe(
+    backend: Annotated[str, typer.Argument(metavar="BACKEND", help="The name of a backend that is a registry.")],
+    *,
+    config: ConfigFile,
+    repository: Annotated[
+        str, typer.Option("--repository", help="Ask about this repository; nothing in it is changed.")
+    ] = "registry-gateway/probe",
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Find out what the registry behind a backend can, and say what the gateway adds."""
+    from gateway import crawl as engine  # noqa: PLC0415 - the engine is not needed for the other commands
+
+    found = asyncio.run(engine.probe(config, backend, repository))
+    if as_json:
+        sys.stdout.write(json.dumps([asdict(item) for item in found], indent=2, ensure_ascii=False) + "\n")
+        return
+    table = Table("", "the registry", "", "the gateway adds")
+    marks = {True: "ok", False: "NO", None: "-"}
+    for item in found:
+        # Not markup: the registry may say anything.
+        table.add_row(item.name, Text(item.found), marks[item.good], item.added)
+    Console(width=None if sys.stdout.isatty() else 200).print(table)
 
 
 @cli.command()

@@ -37,7 +37,10 @@ class VerificationKey:
 
 
 class Keys:
-    """The signing key with its id, and every key by which a token may be verified, by id (RFC 7638)."""
+    """The signing key with its id, and every key by which a token may be verified, by id.
+
+    The ids are libtrust's, as GitLab's tokens have them: Distribution 2.8 looks for no other.
+    """
 
     def __init__(self, signing: PrivateKey, retiring: tuple[PublicKey, ...] = ()) -> None:
         self.signing = signing
@@ -174,7 +177,7 @@ def verification_key(public: PublicKey, key_id: str | None = None) -> Verificati
     )
     kept: dict[str, str] = {name: str(jwk[name]) for name in ("crv", "e", "kty", "n", "x", "y") if name in jwk}
     return VerificationKey(
-        algorithm, public, {**kept, "use": "sig", "alg": algorithm, "kid": key_id or _thumbprint(kept)}
+        algorithm, public, {**kept, "use": "sig", "alg": algorithm, "kid": key_id or _libtrust(public)}
     )
 
 

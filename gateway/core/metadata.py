@@ -10,10 +10,27 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Final
+from dataclasses import dataclass
+from typing import Any, Final, TypeVar
 
 from cachetools import LRUCache
-from sqlalchemy import JSON, BigInteger, Select, Table, Text, bindparam, cast, delete, exists, func, select
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Delete,
+    Select,
+    Table,
+    Text,
+    Update,
+    bindparam,
+    cast,
+    delete,
+    exists,
+    func,
+    or_,
+    select,
+    update,
+)
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.sql.elements import ColumnElement
 
@@ -21,6 +38,8 @@ from gateway.core.database import Database, Query, Writer
 from gateway.core.schema import blobs, manifests, references, repositories, tags
 from gateway.oci import Descriptor, Digest, Reference, RepositoryName, Tag
 from gateway.plugins import Identity, Manifest, MissingContentError, TagPage, TagQuery
+
+T = TypeVar("T")
 
 _AT_ONCE: Final = 500
 """Digests in one question; engines bound the parameters of a statement."""
@@ -34,6 +53,7 @@ _limit = bindparam("limit", type_=BigInteger())
 _in_repository = repositories.c.path == _path
 
 _REPOSITORY: Final = Query(select(repositories.c.id).where(_in_repository))
+_VERSION: Final = Query(select(repositories.c.version).where(_in_repository))
 _BY_TAG: Final = Query(
     select(manifests.c.digest, manifests.c.media_type, manifests.c.size, manifests.c.id)
     .select_from(repositories.join(tags, tags.c.repository_id == repositories.c.id).join(manifests))
@@ -54,6 +74,48 @@ _LINK: Final = Query(
     select(blobs.c.size, blobs.c.upload)
     .select_from(repositories.join(blobs))
     .where(_in_repository, blobs.c.digest == _digest)
+)
+_REFERRED: Final = Query(
+    select(references.c.size)
+    .select_from(
+        repositories.join(manifests, manifests.c.repository_id == repositories.c.id).join(
+            references, references.c.manifest_id == manifests.c.id
+        )
+    )
+    .where(_in_repository, references.c.digest == _digest, references.c.kind != "manifest")
+    .limit(1)
+)
+_STORED_AS: Final = Query(
+    select(manifests.c.stored_as, manifests.c.held)
+    .select_from(repositories.join(manifests, manifests.c.repository_id == repositories.c.id))
+    .where(_in_repository, manifests.c.digest == _digest)
+)
+_MANIFESTS: Final = Query(
+    select(manifests.c.digest)
+    .select_from(repositories.join(manifests, manifests.c.repository_id == repositories.c.id))
+    .where(_in_repository)
+)
+# By what digest an upstream has a manifest.
+_there: Final = func.coalesce(manifests.c.stored_as, manifests.c.digest)
+_SAID_OF_TAG: Final = Query(
+    select(_there, manifests.c.held)
+    .select_from(repositories.join(tags, tags.c.repository_id == repositories.c.id).join(manifests))
+    .where(_in_repository, tags.c.name == bindparam("tag"))
+)
+_KNOWN_AS: Final = Query(
+    select(manifests.c.digest)
+    .select_from(repositories.join(manifests, manifests.c.repository_id == repositories.c.id))
+    .where(_in_repository, or_(manifests.c.digest == _digest, manifests.c.stored_as == _digest), ~manifests.c.held)
+)
+_ALIASES: Final = Query(
+    select(manifests.c.digest)
+    .select_from(repositories.join(manifests, manifests.c.repository_id == repositories.c.id))
+    .where(_in_repository, manifests.c.stored_as == _digest)
+)
+_HELD_TAGS: Final = Query(
+    select(tags.c.name)
+    .select_from(repositories.join(tags, tags.c.repository_id == repositories.c.id).join(manifests))
+    .where(_in_repository, manifests.c.held)
 )
 _LINKS: Final = Query(
     select(repositories.c.path).select_from(repositories.join(blobs)).where(blobs.c.digest == _digest)
@@ -99,6 +161,21 @@ def _among(dialect: str, column: ColumnElement[Any]) -> ColumnElement[bool]:
 def catalog(dialect: str) -> Select[tuple[str]]:
     """The statement for a page of the repositories of some projects: each is looked up by its project."""
     return _CATALOG.where(_among(dialect, repositories.c.project))
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """How a manifest came to be recorded: *pushed* by somebody, or only seen in an upstream.
+
+    *version* is that of the repository before the upstream was asked: what was changed since is not overwritten.
+    *stored_as* is the digest by which the upstream has it; *held*: it refused it, and only we have it.
+    """
+
+    by: str = ""
+    pushed: bool = False
+    version: int | None = None
+    stored_as: Digest | None = None
+    held: bool = False
 
 
 class MetadataStore:
@@ -149,6 +226,45 @@ class MetadataStore:
         """The size of a blob that the repository links, or None."""
         rows = await self._database.rows(_LINK, path=name, digest=digest)
         return rows[0][0] if rows else None
+
+    async def referred(self, name: RepositoryName, digest: Digest) -> int | None:
+        """The size of a blob that a manifest of the repository names, or None."""
+        rows = await self._database.rows(_REFERRED, path=name, digest=digest)
+        return rows[0][0] if rows else None
+
+    async def stored_as(self, name: RepositoryName, digest: Digest) -> tuple[Digest, bool] | None:
+        """How the upstream calls a manifest, and whether it is held here alone; None where there is no record."""
+        rows = await self._database.rows(_STORED_AS, path=name, digest=digest)
+        return (Digest(rows[0][0] or digest), bool(rows[0][1])) if rows else None
+
+    async def said(self, name: RepositoryName, reference: Reference) -> Digest | None:
+        """By what digest the upstream has what *reference* stands for, if the record is right; None: it has nothing."""
+        if isinstance(reference, Digest):
+            return reference if await self.known_as(name, reference) else None
+        rows = await self._database.rows(_SAID_OF_TAG, path=name, tag=reference)
+        return Digest(rows[0][0]) if rows and not rows[0][1] else None
+
+    async def known_as(self, name: RepositoryName, digest: Digest) -> Digest | None:
+        """By what digest a manifest is recorded that the upstream calls *digest*; None where it is not."""
+        found = {row[0] for row in await self._database.rows(_KNOWN_AS, path=name, digest=digest)}
+        return Digest(digest if digest in found else min(found)) if found else None
+
+    async def has_alias(self, name: RepositoryName, digest: Digest) -> bool:
+        """Whether what an upstream has under *digest* was pushed here by another digest."""
+        return bool(await self._database.rows(_ALIASES, path=name, digest=digest))
+
+    async def held_tags(self, name: RepositoryName) -> Sequence[Tag]:
+        """The tags that point at manifests which the upstream refused."""
+        return [Tag(row[0]) for row in await self._database.rows(_HELD_TAGS, path=name)]
+
+    async def digests(self, name: RepositoryName) -> Sequence[Digest]:
+        """Every manifest that is recorded of the repository, by its own digest."""
+        return [Digest(row[0]) for row in await self._database.rows(_MANIFESTS, path=name)]
+
+    async def version(self, name: RepositoryName) -> int:
+        """Counts the changes made through us; -1 where there is no record."""
+        rows = await self._database.rows(_VERSION, path=name)
+        return rows[0][0] if rows else -1
 
     async def linked_by(self, name: RepositoryName, digest: Digest, upload: str) -> bool:
         """Whether the upload *upload* made the repository's link to the blob."""
@@ -235,10 +351,109 @@ class MetadataStore:
             missing = await self._missing(writer, key, manifest.details.required)
             if missing:
                 raise MissingContentError(sorted(missing))
-            row = await self._store(writer, key, manifest, by)
-            for reference in references:
-                if isinstance(reference, Tag):
-                    await self._point(writer, key, reference, row, by)
+            row = await self._store(writer, key, manifest, Seen(by.subject, pushed=True))
+            pointed = {reference: row for reference in references if isinstance(reference, Tag)}
+            await self._point(writer, key, pointed, Seen(by.subject, pushed=True))
+
+    async def note(
+        self, name: RepositoryName, project: str, references: Sequence[Reference], manifest: Manifest, seen: Seen
+    ) -> bool:
+        """Record a manifest that an upstream has, whatever it refers to, and the tags that point at it there.
+
+        False where the repository was changed through us since *seen* was read: what was seen may be old.
+        """
+        same = [] if seen.version is None else [repositories.c.version == max(seen.version, 0)]
+        async with self._database.write() as writer:
+            key = await self._repository(writer, name, project)
+            current = update(repositories).where(repositories.c.id == key, *same)
+            if not await writer.run(current.values(version=repositories.c.version + int(seen.pushed))):
+                return False
+            row = await self._store(writer, key, manifest, seen)
+            pointed = {reference: row for reference in references if isinstance(reference, Tag)}
+            for tag in [] if seen.pushed else list(pointed):
+                # Who pushed it stays known; also where it was pushed by a digest that the upstream has not.
+                if await writer.rows(_SAID_OF_TAG.statement, {"path": name, "tag": tag}) == [(manifest.digest, False)]:
+                    del pointed[tag]
+            await self._point(writer, key, pointed, seen)
+        return True
+
+    async def reconcile(
+        self,
+        name: RepositoryName,
+        project: str,
+        there: Mapping[Tag, Digest],
+        lost: Sequence[Digest],
+        version: int,
+    ) -> bool:
+        """Make the recorded tags those of the upstream, whose manifests are recorded already, and drop those *lost*.
+
+        False as in ``note``, and then nothing is changed. What is held here alone stays.
+        """
+        async with self._database.write() as writer:
+            key = await self._repository(writer, name, project)
+            same = update(repositories).where(repositories.c.id == key, repositories.c.version == max(version, 0))
+            seen = {"crawled_at": self._now()} | ({"project": project} if project else {})
+            if not await writer.run(same.values(seen)):
+                return False
+            of_key = select(manifests.c.id, manifests.c.digest, _there).where(manifests.c.repository_id == key)
+            rows = await writer.rows(of_key)
+            ours = {called: number for number, _, called in rows} | {digest: number for number, digest, _ in rows}
+            pointing = select(tags.c.name, _there, manifests.c.held).select_from(tags.join(manifests))
+            recorded = {
+                tag: (digest, held)
+                for tag, digest, held in await writer.rows(pointing.where(tags.c.repository_id == key))
+            }
+            moved = {
+                tag: ours[digest]
+                for tag, digest in there.items()
+                if digest in ours and recorded.get(tag) != (digest, False)
+            }
+            gone = [tag for tag, (_, held) in recorded.items() if not held and tag not in there]
+            if moved or gone or lost:
+                # What somebody read before and has yet to record is as old as what was recorded.
+                bumped = update(repositories).where(repositories.c.id == key)
+                await writer.run(bumped.values(version=repositories.c.version + 1))
+            await self._point(writer, key, moved, Seen())
+            for part in _parts(gone):
+                await writer.run(delete(tags).where(tags.c.repository_id == key, tags.c.name.in_(part)))
+            for part in _parts(lost):
+                await writer.run(
+                    delete(manifests).where(manifests.c.repository_id == key, manifests.c.digest.in_(part))
+                )
+        return True
+
+    async def forget(self, name: RepositoryName, references: Iterable[Reference]) -> None:
+        """Drop the records of tags and manifests, so that the upstream is asked; what was read before is old."""
+        async with self._database.write() as writer:
+            await writer.run(_bumped(name))
+            for item in references:
+                await writer.run(_dropped(name, item))
+
+    async def forget_unless(
+        self, name: RepositoryName, there: Mapping[Reference, Digest | None], version: int | None = None
+    ) -> bool:
+        """Drop the records that say otherwise than *there*, by the upstream's digests; None: it has nothing.
+
+        What is held here alone stays. False where the repository has another version than *version*.
+        """
+        for part in _parts(sorted(there)):
+            async with self._database.write() as writer:
+                if not await writer.run(_bumped(name, version)) and version is not None:
+                    return False
+                for item in part:
+                    digest = there[item]
+                    if digest is None:
+                        await writer.run(_dropped(name, item, ~manifests.c.held))
+                    elif isinstance(item, Tag):
+                        await writer.run(_dropped(name, item, ~manifests.c.held, _there != digest))
+            version = None if version is None else version + 1
+        return True
+
+    async def forget_if(self, name: RepositoryName, reference: Reference, digest: Digest) -> None:
+        """Drop the record of *reference* if it still says *digest*: somebody may have changed it meanwhile."""
+        async with self._database.write() as writer:
+            await writer.run(_bumped(name))
+            await writer.run(_dropped(name, reference, ~manifests.c.held, _there == digest))
 
     async def delete_manifest(self, name: RepositoryName, reference: Reference) -> bool:
         """Delete a tag alone, or a manifest and with it every tag that points at it."""
@@ -255,7 +470,13 @@ class MetadataStore:
 
     async def _repository(self, writer: Writer, name: RepositoryName, project: str) -> int:
         record = self._insert(repositories).values(path=name, project=project, created_at=self._now())
-        await writer.run(record.on_conflict_do_nothing(index_elements=["path"]))
+        # A crawl may have found the repository while nobody could say whose it is.
+        unowned = repositories.c.project == ""
+        await writer.run(
+            record.on_conflict_do_update(index_elements=["path"], set_={"project": project}, where=unowned)
+            if project
+            else record.on_conflict_do_nothing(index_elements=["path"])
+        )
         return int((await writer.rows(_REPOSITORY.statement, {"path": name}))[0][0])
 
     async def _link(self, writer: Writer, key: int, digest: Digest, size: int, upload: str | None) -> None:
@@ -272,7 +493,7 @@ class MetadataStore:
                 missing -= {Digest(row[0]) for row in await writer.rows(asked)}
         return missing
 
-    async def _store(self, writer: Writer, key: int, manifest: Manifest, by: Identity) -> int:
+    async def _store(self, writer: Writer, key: int, manifest: Manifest, seen: Seen) -> int:
         details = manifest.details
         assert details is not None
         row = {
@@ -284,11 +505,15 @@ class MetadataStore:
             "artifact_type": details.artifact_type,
             "annotations": json.dumps(dict(details.annotations)) if details.annotations else None,
             "subject": details.subject,
+            "stored_as": seen.stored_as,
+            "held": seen.held,
             "pushed_at": self._now(),
-            "pushed_by": by.subject,
+            "pushed_by": seen.by,
         }
         record = self._insert(manifests).values(row)
-        again = {name: record.excluded[name] for name in ("media_type", "pushed_at", "pushed_by")}
+        # Only a push is a new time; what was merely seen keeps what is known of its push.
+        fresh = ("media_type", "pushed_at", "pushed_by", "stored_as", "held") if seen.pushed else ("media_type",)
+        again = {name: record.excluded[name] for name in fresh}
         stored = record.on_conflict_do_update(index_elements=["repository_id", "digest"], set_=again)
         number = int((await writer.rows(stored.returning(manifests.c.id)))[0][0])
         if not await writer.rows(select(references.c.position).where(references.c.manifest_id == number).limit(1)):
@@ -312,13 +537,41 @@ class MetadataStore:
                 await writer.run(references.insert(), rows)
         return number
 
-    async def _point(self, writer: Writer, key: int, tag: Tag, manifest: int, by: Identity) -> None:
+    async def _point(self, writer: Writer, key: int, pointed: Mapping[Tag, int], seen: Seen) -> None:
+        """Point tags at manifests, by the numbers of their rows."""
         now = self._now()
-        row = {"repository_id": key, "name": tag, "manifest_id": manifest, "pushed_by": by.subject}
-        record = self._insert(tags).values({**row, "created_at": now, "pushed_at": now})
+        rows = [
+            {
+                "repository_id": key,
+                "name": tag,
+                "manifest_id": manifest,
+                "created_at": now,
+                "pushed_at": now,
+                "pushed_by": seen.by,
+            }
+            for tag, manifest in pointed.items()
+        ]
+        record = self._insert(tags)
         again = {name: record.excluded[name] for name in ("manifest_id", "pushed_at", "pushed_by")}
-        await writer.run(record.on_conflict_do_update(index_elements=["repository_id", "name"], set_=again))
+        if rows:
+            await writer.run(record.on_conflict_do_update(index_elements=["repository_id", "name"], set_=again), rows)
 
 
-def _parts(digests: Sequence[Digest]) -> Iterable[Sequence[Digest]]:
-    return (digests[start : start + _AT_ONCE] for start in range(0, len(digests), _AT_ONCE))
+def _bumped(name: RepositoryName, version: int | None = None) -> Update:
+    """Count a change of the repository, which must have *version* if that is given."""
+    same = [] if version is None else [repositories.c.version == version]
+    return update(repositories).where(repositories.c.path == name, *same).values(version=repositories.c.version + 1)
+
+
+def _dropped(name: RepositoryName, item: Reference, *only: ColumnElement[bool]) -> Delete:
+    """Drop the record of a tag or manifest, if *only* holds for its row of the table of manifests."""
+    of_name = select(repositories.c.id).where(repositories.c.path == name).scalar_subquery()
+    if isinstance(item, Digest):
+        called = or_(manifests.c.digest == item, manifests.c.stored_as == item)
+        return delete(manifests).where(manifests.c.repository_id == of_name, called, *only)
+    pointed = [exists().where(manifests.c.id == tags.c.manifest_id, *only)] if only else []
+    return delete(tags).where(tags.c.repository_id == of_name, tags.c.name == item, *pointed)
+
+
+def _parts(items: Sequence[T]) -> Iterable[Sequence[T]]:
+    return (items[start : start + _AT_ONCE] for start in range(0, len(items), _AT_ONCE))

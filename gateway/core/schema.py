@@ -9,6 +9,7 @@ from typing import Final
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     Column,
     ForeignKey,
     Index,
@@ -19,6 +20,8 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    false,
+    text,
 )
 
 NAMING: Final = {
@@ -42,6 +45,10 @@ repositories = Table(
     Column("path", _Name, nullable=False, unique=True),
     Column("project", _Name, nullable=False, index=True),
     Column("created_at", BigInteger, nullable=False),
+    # Counts the changes made through us: what was read upstream before one is not recorded behind it.
+    Column("version", BigInteger, nullable=False, server_default="0"),
+    # When a crawl last made the records those of the upstream.
+    Column("crawled_at", BigInteger),
 )
 
 blobs = Table(
@@ -68,10 +75,22 @@ manifests = Table(
     Column("artifact_type", String(255)),
     Column("annotations", Text),
     Column("subject", _Digest),
+    # How an upstream calls it that can't address it by this digest.
+    Column("stored_as", _Digest),
+    # The upstream refused it, though it is legal: it is served from here.
+    Column("held", Boolean, nullable=False, server_default=false()),
     Column("pushed_at", BigInteger, nullable=False),
     Column("pushed_by", String(255), nullable=False),
     UniqueConstraint("repository_id", "digest"),
     Index("ix_manifests_repository_id_subject_digest", "repository_id", "subject", "digest"),
+    # The few that have one, without reading the bytes of all the others.
+    Index(
+        "ix_manifests_repository_id_stored_as",
+        "repository_id",
+        "stored_as",
+        sqlite_where=text("stored_as IS NOT NULL"),
+        postgresql_where=text("stored_as IS NOT NULL"),
+    ),
 )
 
 references = Table(
@@ -95,4 +114,25 @@ tags = Table(
     Column("created_at", BigInteger, nullable=False),
     Column("pushed_at", BigInteger, nullable=False),
     Column("pushed_by", String(255), nullable=False),
+)
+
+uploads = Table(
+    "uploads",
+    schema,
+    Column("id", String(36), primary_key=True),
+    Column("state", Text, nullable=False),
+    Column("offset", BigInteger, nullable=False),
+    # Who writes to it now, and until when that is believed without word from them.
+    Column("holder", String(36)),
+    Column("held_until", BigInteger, nullable=False),
+    Column("changed_at", BigInteger, nullable=False, index=True),
+)
+
+crawls = Table(
+    "crawls",
+    schema,
+    Column("backend", String(255), primary_key=True),
+    Column("started_at", BigInteger, nullable=False),
+    # Until then a crawl that begins goes on where this one was left.
+    Column("ended_at", BigInteger),
 )

@@ -76,25 +76,36 @@ async def read_bounded(request: web.BaseRequest, limit: int, stall: float) -> by
 async def send(
     request: web.BaseRequest, response: web.StreamResponse, blob: OpenBlob, part: ByteRange, stall: float
 ) -> None:
-    """Send *part* of *blob* as the body of *response*. Raises ConnectionError where the client is gone or stalls."""
-    await response.prepare(request)
+    """Send *part* of *blob* as the body of *response*. Raises ConnectionError where the client is gone or stalls.
+
+    What a backend raises before its first chunk is raised while an error can still be said.
+    """
     descriptor = blob.fileno
     transport = request.transport
     if transport is None:
         raise ConnectionResetError
     plain = transport.get_extra_info("sslcontext") is None
     if descriptor is not None and plain and len(part) >= SENDFILE_MIN:
+        await response.prepare(request)
         request.writer.send_headers()
         await _drained(transport, stall)
         await _sendfile(transport, descriptor, part, stall)
     else:
-        async for chunk in blob.read(part):
-            try:
-                async with asyncio.timeout(stall):
-                    await response.write(chunk)
-            except TimeoutError as error:
-                raise ConnectionAbortedError(f"the client took no byte for {stall:g} s") from error
+        async with contextlib.aclosing(blob.read(part)) as chunks:
+            first = await anext(chunks, b"")
+            await response.prepare(request)
+            await _write(response, first, stall)
+            async for chunk in chunks:
+                await _write(response, chunk, stall)
     await response.write_eof()
+
+
+async def _write(response: web.StreamResponse, chunk: bytes, stall: float) -> None:
+    try:
+        async with asyncio.timeout(stall):
+            await response.write(chunk)
+    except TimeoutError as error:
+        raise ConnectionAbortedError(f"the client took no byte for {stall:g} s") from error
 
 
 async def _drained(transport: asyncio.Transport, stall: float) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
@@ -186,7 +186,8 @@ class Capability:
 
     name: str
     found: str
-    good: bool
+    good: bool | None
+    """None where it can't be told."""
     added: str = ""
 
 
@@ -352,9 +353,9 @@ class NoUploads:
         raise UploadUnknownError(upload)
 
 
-async def nobody_hears(name: RepositoryName, reference: Reference) -> None:
+async def nobody_hears(name: RepositoryName, there: Mapping[Reference, Digest | None]) -> None:
     """Nobody wants to know: for tests of plugins."""
-    del name, reference
+    del name, there
 
 
 @dataclass(frozen=True, slots=True)
@@ -369,5 +370,8 @@ class Services:
     """Thirty-two secret bytes of this plugin's own, the same in every worker and replica."""
     cache: Cache = NoCache()  # noqa: RUF009 - it holds nothing
     uploads: UploadRecords = NoUploads()  # noqa: RUF009 - it holds nothing
-    changed: Callable[[RepositoryName, Reference], Awaitable[None]] = nobody_hears
-    """Tell the core that something was changed in an upstream past the gateway, by its tag or digest."""
+    changed: Callable[[RepositoryName, Mapping[Reference, Digest | None]], Awaitable[None]] = nobody_hears
+    """Tell the core what an upstream says is under some tags and digests of a repository now; None: nothing.
+
+    It may have been changed past the gateway. The core finds out, where that is not what it has recorded.
+    """

@@ -13,26 +13,39 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 import os
 import stat
 import uuid
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from typing import Any, Final
 
 import pytest
 from pydantic import SecretStr
 
 from gateway.errors import InvalidCredentialError
-from gateway.oci import ByteRange, Digest, RepositoryName
+from gateway.oci import ByteRange, Descriptor, Digest, ManifestDetails, MediaType, Reference, RepositoryName, Tag
 from gateway.plugins.protocols import (
     Backend,
     DigestMismatchError,
+    Manifest,
+    ManifestStore,
+    MissingContentError,
     OffsetError,
     Progress,
     UploadBusyError,
     UploadUnknownError,
 )
-from gateway.plugins.types import ALL_ACTIONS, Client, Credential, Identity, Unknown
+from gateway.plugins.types import (
+    ALL_ACTIONS,
+    ANONYMOUS,
+    Client,
+    Credential,
+    Identity,
+    TagPage,
+    TagQuery,
+    Unknown,
+)
 
 NAME: Final = RepositoryName("acme/app")
 OTHER_NAME: Final = RepositoryName("acme/other")
@@ -40,6 +53,11 @@ LARGE: Final = 3 * 1024 * 1024 + 17
 """Bytes of a body that no backend takes in one piece."""
 CLIENT: Final = Client("192.0.2.1", "contract")
 _HELD_AT_ONCE: Final = 16 * 1024 * 1024
+
+Upload = Callable[[bytes], Awaitable[object]]
+"""Makes bytes a blob of the repository NAME."""
+OCI_MANIFEST: Final = str(MediaType.OCI_MANIFEST)
+OCI_INDEX: Final = str(MediaType.OCI_INDEX)
 
 HOSTILE_UPLOADS: Final = ("../x", "..", ".", "", "/etc/passwd", "a/b", "x\0y", "x" * 300, "\u0663" * 32)
 """Ids that the core never made."""
@@ -426,6 +444,182 @@ async def _assert_unknown(backend: Backend, upload: str, progress: Progress) -> 
         await backend.finish_upload(NAME, upload, progress, Digest.of(b""))
     with pytest.raises(UploadUnknownError):
         await backend.cancel_upload(NAME, upload, progress)
+
+
+class ManifestStoreContract:
+    """What every store of manifests and tags promises.
+
+    A subclass gives the fixture ``store``, which is empty, and ``upload``, which makes a blob of the repository NAME.
+    """
+
+    @pytest.fixture
+    async def store(self) -> ManifestStore:
+        """A store that is ready, and empty."""
+        raise NotImplementedError("override the fixture `store`")
+
+    @pytest.fixture
+    async def upload(self) -> Upload:
+        """A function that uploads a blob to NAME."""
+        raise NotImplementedError("override the fixture `upload`")
+
+    async def test_is_a_store(self, store: ManifestStore) -> None:
+        """It has every method of the protocol."""
+        assert isinstance(store, ManifestStore)
+
+    async def test_round_trip(self, store: ManifestStore, upload: Upload) -> None:
+        """A manifest comes back byte for byte, by its tag and by its digest, and its head says what it is."""
+        put = await push_image(store, upload, "one", "latest")
+        for reference in (Tag("latest"), put.digest):
+            found = await store.manifest(NAME, reference)
+            assert found is not None
+            assert (found.digest, found.media_type, found.content) == (put.digest, put.media_type, put.content)
+            head = await store.manifest(NAME, reference, head=True)
+            assert head is not None
+            assert (head.digest, head.media_type, head.size) == (put.digest, put.media_type, put.size)
+
+    @pytest.mark.parametrize("head", [False, True])
+    async def test_missing(self, store: ManifestStore, upload: Upload, head: bool) -> None:  # noqa: FBT001 - a parameter
+        """What is not there is None, in a repository that exists and in one that doesn't."""
+        await push_image(store, upload, "one", "latest")
+        for name in (NAME, OTHER_NAME):
+            for reference in (Tag("nobody-pushed-this"), Digest.of(b"nor this")):
+                assert await store.manifest(name, reference, head=head) is None
+
+    async def test_by_digest_alone(self, store: ManifestStore, upload: Upload) -> None:
+        """A manifest needs no tag."""
+        put = await push_image(store, upload, "one")
+        found = await store.manifest(NAME, put.digest)
+        assert found is not None
+        assert found.content == put.content
+
+    async def test_a_tag_moves(self, store: ManifestStore, upload: Upload) -> None:
+        """A tag points at what was put under it last; the manifest before is still there by its digest."""
+        first = await push_image(store, upload, "one", "latest")
+        second = await push_image(store, upload, "two", "latest")
+        assert await digest_of(store, Tag("latest")) == second.digest
+        assert await digest_of(store, first.digest) == first.digest
+
+    async def test_several_tags_at_once(self, store: ManifestStore, upload: Upload) -> None:
+        """One manifest may be put under several references."""
+        put = await push_image(store, upload, "one", "a", "b", "c")
+        for tag in "abc":
+            assert await digest_of(store, Tag(tag)) == put.digest
+
+    async def test_an_index(self, store: ManifestStore, upload: Upload) -> None:
+        """An index of images comes back as it was put."""
+        child = await push_image(store, upload, "one")
+        descriptor = Descriptor(child.media_type, child.digest, child.size)
+        document = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [descriptor.as_json()]}
+        content = json.dumps(document, indent=3).encode()
+        details = ManifestDetails(None, {}, None, None, (), (descriptor,), frozenset({child.digest}))
+        put = Manifest(Digest.of(content), OCI_INDEX, len(content), content, details)
+        await store.put_manifest(NAME, [Tag("many")], put, ANONYMOUS)
+        found = await store.manifest(NAME, Tag("many"))
+        assert found is not None
+        assert (found.media_type, found.content) == (OCI_INDEX, content)
+
+    async def test_missing_content(self, store: ManifestStore, upload: Upload) -> None:
+        """A manifest whose blobs are not there is refused, which are missing is said, and no tag points at it."""
+        await upload(b"layer missing")
+        put = image_manifest("missing")
+        with pytest.raises(MissingContentError) as caught:
+            await store.put_manifest(NAME, [put.digest, Tag("latest")], put, ANONYMOUS)
+        assert caught.value.digests == (Digest.of(b'{"config": "missing"}'),)
+        assert await store.manifest(NAME, Tag("latest")) is None
+
+    async def test_delete_a_tag(self, store: ManifestStore, upload: Upload) -> None:
+        """A tag is deleted alone: its siblings and the manifest stay."""
+        put = await push_image(store, upload, "one", "a", "b", "c")
+        assert await store.delete_manifest(NAME, Tag("b"))
+        assert await store.manifest(NAME, Tag("b")) is None
+        for reference in (Tag("a"), Tag("c"), put.digest):
+            assert await digest_of(store, reference) == put.digest
+        assert await store.tags(NAME, TagQuery()) == TagPage((Tag("a"), Tag("c")))
+        assert not await store.delete_manifest(NAME, Tag("b"))
+
+    async def test_delete_a_manifest(self, store: ManifestStore, upload: Upload) -> None:
+        """A manifest is deleted with every tag that points at it, and no other."""
+        put = await push_image(store, upload, "one", "a", "b")
+        kept = await push_image(store, upload, "two", "c")
+        assert await store.delete_manifest(NAME, put.digest)
+        for reference in (Tag("a"), Tag("b"), put.digest):
+            assert await store.manifest(NAME, reference) is None
+        assert await digest_of(store, Tag("c")) == kept.digest
+        assert not await store.delete_manifest(NAME, put.digest)
+
+    async def test_delete_what_is_not_there(self, store: ManifestStore, upload: Upload) -> None:
+        """To delete what is not there changes nothing and says so."""
+        put = await push_image(store, upload, "one", "a")
+        for reference in (Tag("b"), Digest.of(b"nobody pushed this")):
+            assert not await store.delete_manifest(NAME, reference)
+        assert await digest_of(store, Tag("a")) == put.digest
+
+    async def test_put_again_after_a_deletion(self, store: ManifestStore, upload: Upload) -> None:
+        """What was deleted may be pushed again."""
+        put = await push_image(store, upload, "one", "a")
+        assert await store.delete_manifest(NAME, Tag("a"))
+        assert await store.delete_manifest(NAME, put.digest)
+        await push_image(store, upload, "one", "a")
+        assert await digest_of(store, Tag("a")) == put.digest
+
+    async def test_tags_are_sorted_and_paged(self, store: ManifestStore, upload: Upload) -> None:
+        """Tags come sorted by byte, in pages that say whether more follow."""
+        names = ("B", "Z", "_", "a", "a.b", "a_b", "v1", "v10", "v2")
+        await push_image(store, upload, "one", *reversed(names))
+        tags = tuple(Tag(name) for name in names)
+        assert await store.tags(NAME, TagQuery()) == TagPage(tags)
+        assert await store.tags(NAME, TagQuery(len(tags))) == TagPage(tags)
+        assert await store.tags(NAME, TagQuery(2)) == TagPage(tags[:2], more=True)
+        assert await store.tags(NAME, TagQuery(3, "a")) == TagPage(tags[4:7], more=True)
+        assert await store.tags(NAME, TagQuery(3, "a0")) == TagPage(tags[5:8], more=True)
+        assert await store.tags(NAME, TagQuery(2, "v1")) == TagPage(tags[7:])
+        assert await store.tags(NAME, TagQuery(2, "zzz")) == TagPage(())
+
+    async def test_tags_of_nothing(self, store: ManifestStore, upload: Upload) -> None:
+        """A repository that doesn't exist has no page; one without a tag has an empty one."""
+        assert await store.tags(OTHER_NAME, TagQuery()) is None
+        await push_image(store, upload, "one", "a")
+        assert await store.delete_manifest(NAME, Tag("a"))
+        assert await store.tags(NAME, TagQuery()) == TagPage(())
+
+    async def test_no_referrers(self, store: ManifestStore, upload: Upload) -> None:
+        """A manifest that nothing refers to has no referrers, nor has one that doesn't exist."""
+        put = await push_image(store, upload, "one", "a")
+        for subject in (put.digest, Digest.of(b"nobody pushed this")):
+            assert list(await store.referrers(NAME, subject, None, "", 10)) == []
+
+
+def image_manifest(seed: str) -> Manifest:
+    """A manifest of two small blobs, with its details; its layout is nobody's usual one."""
+    blobs = {"config": json.dumps({"config": seed}).encode(), "layer": f"layer {seed}".encode()}
+    config, layer = (
+        Descriptor(f"application/vnd.example.{kind}", Digest.of(blob), len(blob)) for kind, blob in blobs.items()
+    )
+    document = {
+        "schemaVersion": 2,
+        "mediaType": OCI_MANIFEST,
+        "config": config.as_json(),
+        "layers": [layer.as_json()],
+    }
+    content = json.dumps(document, indent=3).encode() + b"\n"
+    required = frozenset({config.digest, layer.digest})
+    details = ManifestDetails(config.media_type, {}, None, config, (layer,), (), required)
+    return Manifest(Digest.of(content), OCI_MANIFEST, len(content), content, details)
+
+
+async def push_image(store: ManifestStore, upload: Upload, seed: str, *tags: str) -> Manifest:
+    """Push `image_manifest` and its blobs to NAME, under *tags* or under its digest alone."""
+    for blob in (json.dumps({"config": seed}).encode(), f"layer {seed}".encode()):
+        await upload(blob)
+    put = image_manifest(seed)
+    await store.put_manifest(NAME, [Tag(tag) for tag in tags] or [put.digest], put, ANONYMOUS)
+    return put
+
+
+async def digest_of(store: ManifestStore, reference: Reference) -> Digest | None:
+    """The digest of the manifest that *reference* stands for in NAME."""
+    found = await store.manifest(NAME, reference)
+    return found.digest if found else None
 
 
 class AuthenticatorContract:

@@ -57,7 +57,7 @@ class GatewayProcess:
         self.data.mkdir(exist_ok=True)
         if "database_url" in options:
             # Over a database that other machines may share, the operator brings the key.
-            self._write_signing_key()
+            self.write_signing_key()
         self.directory.write_text(yaml.safe_dump(dict(options.get("directory", people.directory()))))
         self.config.write_text(yaml.safe_dump(self._configuration(options), sort_keys=False))
 
@@ -85,7 +85,8 @@ class GatewayProcess:
     def _local(self) -> list[dict[str, Any]]:
         return [{"use": "auth_local", "directory": str(self.directory)}, {"use": "naming"}, {"use": "visibility"}]
 
-    def _write_signing_key(self) -> None:
+    def write_signing_key(self) -> None:
+        """Bring the key that a first start would make."""
         key = ec.generate_private_key(ec.SECP256R1()).private_bytes(
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
         )
@@ -127,6 +128,11 @@ class GatewayProcess:
     def log(self) -> str:
         """All that its processes wrote so far."""
         return self.peer.log
+
+    @property
+    def answered(self) -> int:
+        """How many requests it answered so far."""
+        return self.log.count('"event":"request"')
 
     def wire(self, credential: Credential = None) -> Wire:
         """Talk to it as somebody."""

@@ -10,6 +10,7 @@ from urllib.parse import quote, urlsplit
 from aiohttp import web
 
 from gateway.core.access import AccessControl, Caller
+from gateway.core.index import Index, IndexedStore
 from gateway.core.metadata import MetadataStore
 from gateway.core.router import Route
 from gateway.core.uploads import Sessions
@@ -24,7 +25,10 @@ PAGE: Final = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Core:
-    """The parts of the engine, one of each in a worker. *stall* is how long a silent client is waited for (seconds)."""
+    """The parts of the engine, one of each in a worker. *stall* is how long a silent client is waited for (seconds).
+
+    *indexes* has one for each backend that is another registry, by the backend's ``id``.
+    """
 
     plugins: Plugins
     access: AccessControl
@@ -32,6 +36,7 @@ class Core:
     sessions: Sessions
     stall: float
     tell: Callable[[Event], None]
+    indexes: Mapping[int, Index]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,12 +62,11 @@ class Exchange:
         return await self.core.plugins.backend(self.name)
 
     async def store(self) -> ManifestStore:
-        """Who knows the repository's manifests and tags: the core's tables, or a backend that has its own."""
+        """Who knows the repository's manifests and tags: the core's tables, or another registry and its index."""
         backend = await self.backend()
         if backend.metadata == "truth":
             return self.core.metadata
-        assert isinstance(backend, ManifestStore)
-        return backend
+        return IndexedStore(self.core.indexes[id(backend)], self.project)
 
     def url(self, path: str) -> str:
         """An absolute URL below the repository, such as ``blobs/sha256:…``."""

@@ -58,6 +58,10 @@ async def _serve(exchange: Exchange, digest: Digest, blob: OpenBlob) -> web.Stre
     headers = _headers(digest)
     if request.method == "HEAD" or matches(request.headers.get("If-None-Match"), headers["ETag"]):
         return _head(exchange, digest, size)
+    if blob.location is not None:
+        # Whoever holds such a URL may read the bytes: they were allowed to, and nobody else shall keep it.
+        sent = {**headers, "Location": blob.location, "Cache-Control": "no-store"}
+        return web.Response(status=307, headers=sent)
     part, status = ByteRange(0, size), 200
     wanted = _range(exchange, headers["ETag"], size)
     if wanted is not None:
@@ -83,6 +87,9 @@ async def delete(exchange: Exchange) -> web.StreamResponse:
         await backend.delete_blob(exchange.name, digest)
     except LookupError as error:
         raise _unknown(exchange) from error
+    finally:
+        if backend.metadata == "index":
+            await exchange.core.metadata.unlink(exchange.name, digest)
     exchange.tell("delete", digest=digest)
     return web.Response(status=202)
 

@@ -98,7 +98,7 @@ async def cancel(exchange: Exchange) -> web.StreamResponse:
 async def _mount(exchange: Exchange, digest: Digest, source: str | None) -> bool:
     """Link a blob of another repository that the caller may pull from; without *source*, of one in their own token."""
     core = exchange.core
-    if await core.metadata.linked(exchange.name, digest) is not None:
+    if await _is_here(exchange, digest):
         return True
     for name in await _sources(exchange, digest, source):
         if not await core.access.allowed(exchange.caller, "repository", name, (Action.PULL,)):
@@ -112,6 +112,18 @@ async def _mount(exchange: Exchange, digest: Digest, source: str | None) -> bool
             exchange.tell("mount", digest=digest)
             return True
     return False
+
+
+async def _is_here(exchange: Exchange, digest: Digest) -> bool:
+    """Whether the repository has the blob already. Another registry is asked: it may have lost what was recorded."""
+    backend = await exchange.backend()
+    if backend.metadata == "truth":
+        return await exchange.core.metadata.linked(exchange.name, digest) is not None
+    try:
+        async with backend.open_blob(exchange.name, digest):
+            return True
+    except LookupError:
+        return False
 
 
 async def _sources(exchange: Exchange, digest: Digest, source: str | None) -> list[RepositoryName]:

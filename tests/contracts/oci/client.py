@@ -26,6 +26,8 @@ from .content import OCTET_STREAM, Blob, Manifest
 # only a registry without ERROR_BODIES is still asked, and has to give no more than the status of its refusals.
 # Distribution 2.8.2 has none of them: ``supports=frozenset()``.
 SHA512: Final = "sha512"
+SHA512_MOUNTS: Final = "sha512-mounts"
+"""Not where the bytes lie in a registry that links by sha256 alone: then the blob is uploaded."""
 """Blobs and manifests are addressed by sha512 as well."""
 REFERRERS: Final = "referrers"
 """The referrers API answers, filters by artifactType, and a push says OCI-Subject (end-12)."""
@@ -60,6 +62,7 @@ ERROR_BODIES: Final = "error-bodies"
 EVERYTHING: Final = frozenset(
     {
         SHA512,
+        SHA512_MOUNTS,
         REFERRERS,
         TAG_PAGING,
         TAG_DELETION,

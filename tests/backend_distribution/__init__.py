@@ -1,0 +1,1 @@
+"""Promises of backend_distribution, over a real registry and over one that does everything wrong."""
