@@ -22,7 +22,8 @@ from redis.asyncio.cluster import ClusterNode, RedisCluster
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import RedisClusterException, RedisError
 
 from gateway.config import CacheConfig
 from gateway.core.keys import Keys, Sealer
@@ -40,6 +41,8 @@ _PAUSE: Final = 5.0
 _LOCK: Final = 6.0
 """Seconds after which another replica may ask what one began to ask."""
 _POLL: Final = 0.02
+_ENDLESS: Final = -1
+"""What Redis says of a key that has no end."""
 
 Ask = Callable[[], Awaitable[Remembered]]
 
@@ -137,7 +140,8 @@ class AnswerCache:
         """Count one more for *key* in Redis; 0 where there is none."""
         name = f"{self._name(key)}:count"
         total = int(await self._shared(lambda server: server.incr(name)) or 0)
-        if total == 1:
+        # Not only the first sets its end: had Redis failed just then, the counter would never end.
+        if total and await self._shared(lambda server: server.pttl(name)) == _ENDLESS:
             await self._shared(lambda server: server.pexpire(name, int(seconds * 1000)))
         return total
 
@@ -207,17 +211,19 @@ class AnswerCache:
 
     async def _shared(self, command: Callable[[Any], Awaitable[Any]]) -> Any:
         """What Redis answers, or None where there is none, it fails, or it failed a moment ago."""
-        if self._redis is None or self._clock() < self._paused_until:
+        paused_until = self._paused_until
+        if self._redis is None or self._clock() < paused_until:
             return None
         try:
             answer = await command(self._redis)
-        except (RedisError, OSError, TimeoutError, RuntimeError) as error:
+        except (RedisError, RedisClusterException, OSError, TimeoutError, RuntimeError) as error:
             if self._paused_until == 0.0:
                 self._log.warning("the cache is down; this process remembers for itself", why=type(error).__name__)
             self._paused_until = self._clock() + _PAUSE
             CACHE_DOWN.set(1)
             return None
-        if self._paused_until:
+        # An answer to what was sent before the failure says nothing about Redis after it.
+        if paused_until and paused_until == self._paused_until:
             self._paused_until = 0.0
             CACHE_DOWN.set(0)
             self._log.info("the cache is back")
@@ -230,7 +236,10 @@ def connect(url: str, config: CacheConfig) -> Any:
     Nothing is sent yet. A hung Redis is worse than a dead one: every call has a time-out of tens of milliseconds.
     """
     wait = config.timeout.total_seconds()
-    options: dict[str, Any] = {"socket_timeout": wait, "socket_connect_timeout": wait, "retry": Retry(NoBackoff(), 0)}
+    # A connection that broke while it was idle says nothing about Redis: one more is tried, but none after a time-out.
+    retry = Retry(NoBackoff(), 1, supported_errors=(RedisConnectionError,))
+    quick: dict[str, Any] = {"socket_timeout": wait, "socket_connect_timeout": wait, "retry": retry}
+    options = dict(quick)
     parts = urlsplit(url)
     if parts.scheme in {"redis", "rediss"}:
         if parts.scheme == "rediss" and config.ca_file is not None:
@@ -247,5 +256,6 @@ def connect(url: str, config: CacheConfig) -> Any:
         startup = [ClusterNode(host, port) for host, port in nodes]
         return RedisCluster(startup_nodes=startup, cluster_error_retry_attempts=1, **options)
     master, _, number = parts.path.strip("/").partition("/")
-    sentinels: Any = Sentinel(nodes, sentinel_kwargs={"socket_timeout": wait}, **options)
+    # Without these the library waits for seconds between tries at a sentinel that is gone.
+    sentinels: Any = Sentinel(nodes, sentinel_kwargs=quick, **options)
     return sentinels.master_for(master, db=int(number or 0))

@@ -226,6 +226,11 @@ class RedisServer:
         return self._peer
 
     @property
+    def servers(self) -> tuple[RedisServer, ...]:
+        """It alone: what sentinels and clusters have several of."""
+        return (self,)
+
+    @property
     def running(self) -> bool:
         """Tell whether its process is there, be it hung or not."""
         return self._peer is not None and self._peer.running
@@ -329,6 +334,11 @@ class Sentinel:
         return f"redis+sentinel://{','.join(one.address for one in self.sentinels)}/{MASTER_NAME}/0"
 
     @property
+    def servers(self) -> tuple[RedisServer, ...]:
+        """All that run here."""
+        return (self.master, self.replica, *self.sentinels)
+
+    @property
     def current(self) -> int | None:
         """The port of the master, if the sentinels that run agree on it."""
         answers = [one.command("SENTINEL", "GET-MASTER-ADDR-BY-NAME", MASTER_NAME) for one in self._running()]
@@ -379,6 +389,11 @@ class Cluster:
     def url(self) -> str:
         """Where and how to reach it."""
         return f"redis+cluster://{','.join(node.address for node in self.nodes)}"
+
+    @property
+    def servers(self) -> tuple[RedisServer, ...]:
+        """All that run here."""
+        return self.nodes
 
     def ok(self) -> bool:
         """Tell whether every node knows all others and serves."""
