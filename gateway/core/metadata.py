@@ -320,9 +320,18 @@ class MetadataStore:
                 for name, project in fresh.items():
                     await self._repository(writer, name, project)
 
-    async def link(self, name: RepositoryName, project: str, digest: Digest, size: int, upload: str | None) -> None:
-        """The repository has the blob from now on."""
-        async with self._database.write() as writer:
+    async def link(
+        self,
+        name: RepositoryName,
+        project: str,
+        digest: Digest,
+        size: int,
+        upload: str | None,
+        *,
+        durable: bool = True,
+    ) -> None:
+        """The repository has the blob from now on. Not *durable*: another registry has it, and knows that itself."""
+        async with self._database.write(durable=durable) as writer:
             await self._link(writer, await self._repository(writer, name, project), digest, size, upload)
 
     async def mount(self, source: RepositoryName, target: RepositoryName, project: str, digest: Digest) -> bool:
@@ -363,7 +372,7 @@ class MetadataStore:
         False where the repository was changed through us since *seen* was read: what was seen may be old.
         """
         same = [] if seen.version is None else [repositories.c.version == max(seen.version, 0)]
-        async with self._database.write() as writer:
+        async with self._database.write(durable=seen.pushed) as writer:
             key = await self._repository(writer, name, project)
             current = update(repositories).where(repositories.c.id == key, *same)
             if not await writer.run(current.values(version=repositories.c.version + int(seen.pushed))):

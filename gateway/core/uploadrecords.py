@@ -1,4 +1,7 @@
-"""Where uploads stand whose backend can't be asked by everybody: in the database, one row for each."""
+"""Where uploads stand whose backend can't be asked by everybody: in the database, one row for each.
+
+What a power cut undoes of it is found out from the backend, as after any other end of a gateway.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +40,7 @@ class DatabaseUploads:
     async def begin(self, upload: str, progress: Progress) -> None:
         """Record it as free."""
         row = {"id": upload, "state": progress.state, "offset": progress.offset, "held_until": 0}
-        async with self._database.write() as writer:
+        async with self._database.write(durable=False) as writer:
             await writer.run(uploads.insert().values(**row, changed_at=self._now()))
 
     async def progress(self, upload: str) -> Progress:
@@ -63,14 +66,14 @@ class DatabaseUploads:
 
     async def forget(self) -> None:
         """Drop what nobody touched for a week."""
-        async with self._database.write() as writer:
+        async with self._database.write(durable=False) as writer:
             await writer.run(delete(uploads).where(uploads.c.changed_at < self._now() - KEPT * 1000))
 
     async def _claim(self, upload: str, holder: str) -> Progress:
         now = self._now()
         free = or_(uploads.c.held_until < now, uploads.c.holder.is_(None))
         claim = update(uploads).where(uploads.c.id == upload, free)
-        async with self._database.write() as writer:
+        async with self._database.write(durable=False) as writer:
             claimed = await writer.run(claim.values(holder=holder, held_until=now + int(CLAIM * 1000)))
             rows = await writer.rows(_STANDING.statement, {"upload": upload})
         if not rows:
@@ -85,13 +88,13 @@ class DatabaseUploads:
             await asyncio.sleep(CLAIM / 3)
             # A database that can't answer now may answer next time; until then the claim stands.
             with contextlib.suppress(Exception):
-                async with self._database.write() as writer:
+                async with self._database.write(durable=False) as writer:
                     await writer.run(mine.values(held_until=self._now() + int(CLAIM * 1000)))
 
     async def _release(self, upload: str, holder: str, held: Held) -> None:
         mine = (uploads.c.id == upload, uploads.c.holder == holder)
         kept = {"state": held.progress.state, "offset": held.progress.offset, "holder": None}
-        async with self._database.write() as writer:
+        async with self._database.write(durable=False) as writer:
             if held.ended:
                 await writer.run(delete(uploads).where(*mine))
             else:

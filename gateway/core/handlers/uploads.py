@@ -166,7 +166,8 @@ async def _append(exchange: Exchange, backend: Backend, session: Session, at: in
 async def _finish(exchange: Exchange, backend: Backend, session: Session, digest: Digest) -> web.StreamResponse:
     with _translated():
         size = await backend.finish_upload(exchange.name, session.id, session.progress, digest)
-    await exchange.core.metadata.link(exchange.name, exchange.project, digest, size, session.id)
+    durable = backend.metadata == "truth"
+    await exchange.core.metadata.link(exchange.name, exchange.project, digest, size, session.id, durable=durable)
     exchange.tell("push", digest=digest, size=size)
     return _created(exchange, digest)
 
