@@ -24,8 +24,10 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-# Below the range from which Linux takes the near ends of outgoing connections.
-PORTS = range(20000, 32000)
+# Below the range from which Linux takes the near ends of outgoing connections; each test process has its own of them.
+_PROCESS = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+_PROCESSES = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+PORTS = range(20000, 32000)[_PROCESS::_PROCESSES]
 _given: set[int] = set()
 
 
