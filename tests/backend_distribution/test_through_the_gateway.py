@@ -6,7 +6,7 @@ import http.client
 import json
 import socket
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -18,8 +18,8 @@ from tests.support.distribution import distribution
 from tests.support.gateway import GatewayProcess
 from tests.support.images import image
 from tests.support.peers import eventually
-from tests.support.people import ALICE, PRIVATE
-from tests.support.wire import Answer, authorization
+from tests.support.people import ALICE, MALLORY, PRIVATE, PUBLIC
+from tests.support.wire import Answer, Wire, authorization
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -187,3 +187,51 @@ def test_what_is_kept_is_served_while_the_registry_is_down(tmp_path: Path, *, ex
         with distribution(folder, port=port):
             assert alice.get(f"/v2/{PRIVATE}/blobs/{other.layers[0].digest}").expect(200).body
             alice.manifest(PRIVATE, "nobody-pushed-this").expect(404)
+
+
+def test_a_signed_url_is_for_those_whom_the_rule_names(tmp_path: Path, upstream: FaultyUpstream) -> None:
+    """By rule a client is sent to the URL that the registry signed; elsewhere the gateway follows it itself."""
+    signed = f"{upstream.url}/bucket/object?X-Signature=secret"
+    open_path = f"/v2/{PUBLIC}/blobs/{DIGEST}"
+    for path in (BLOB_PATH, open_path):
+        upstream.on("HEAD", path, HEAD)
+        upstream.on("GET", path, answer(307, headers={"Location": signed}))
+    upstream.on("GET", "/bucket/object", answer(200, BLOB))
+    with over(tmp_path, upstream.url, redirects=[f"{PRIVATE}/**", PRIVATE]) as gateway:
+        sent = gateway.wire(ALICE).get(BLOB_PATH).expect(307)
+        assert (sent.location, sent.header("Cache-Control")) == (signed, "no-store")
+        assert gateway.wire(ALICE).get(open_path).expect(200).body == BLOB
+        gateway.wire(MALLORY).get(BLOB_PATH).expect(403)
+        assert "X-Signature" not in gateway.log
+
+
+def test_registries_stand_side_by_side(tmp_path: Path) -> None:
+    """A rule on the name chooses the registry; what is in one is not in the other, and a mount across is an upload."""
+    folders = [tmp_path / name for name in ("one", "two")]
+    for folder in folders:
+        folder.mkdir()
+    made = image(b"side by side")
+    with distribution(folders[0]) as one, distribution(folders[1]) as two:
+        items: list[dict[str, Any]] = [
+            {"use": "backend_distribution", "name": "open", "url": one.url, "repositories": [PUBLIC, f"{PUBLIC}/**"]},
+            {"use": "backend_distribution", "name": "rest", "url": two.url},
+        ]
+        local = [{"use": "auth_local", "directory": str(tmp_path / "gateway/directory.yaml")}]
+        process = GatewayProcess(
+            tmp_path / "gateway", sources=[*local, {"use": "naming"}, {"use": "visibility"}, items[0]], backend=items[1]
+        )
+        process.start()
+        try:
+            alice = process.wire(ALICE)
+            alice.push_image(PUBLIC, "1", made)
+            alice.manifest(PUBLIC, "1").expect(200)
+            alice.manifest(PRIVATE, "1").expect(404)
+            mount = f"{UPLOADS_PATH}?mount={made.layers[0].digest}&from={PUBLIC}"
+            alice.send("POST", mount).expect(202)
+            alice.push_image(PRIVATE, "2", made)
+            there = [Wire(one.url), Wire(two.url)]
+            assert [wire.get(f"/v2/{PUBLIC}/tags/list").status for wire in there] == [200, 404]
+            assert [wire.get(f"/v2/{PRIVATE}/tags/list").status for wire in there] == [404, 200]
+            assert alice.get("/v2/_catalog").expect(200).json()["repositories"] == [PRIVATE, PUBLIC]
+        finally:
+            process.end()
