@@ -14,11 +14,17 @@ import structlog
 
 from gateway.core.jsonbytes import encode_ascii
 
-_LEVELS: Final = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
+_LEVELS: Final = {
+    "debug": logging.DEBUG,
+    "info": logging.INFO,
+    "warning": logging.WARNING,
+    "error": logging.ERROR,
+    "none": logging.CRITICAL,
+}
 
 
 def configure(level: str = "info") -> None:
-    """Set up structlog, and send what libraries log through it."""
+    """Set up structlog, and send what libraries log through it; *level* ``none`` leaves out everything."""
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,

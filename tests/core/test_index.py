@@ -67,6 +67,8 @@ class Elsewhere:
         self.answering = asyncio.Event()
         self.answering.set()
         self.reached = asyncio.Event()
+        self.putting = self.deleting = asyncio.Event()
+        self.putting.set()
 
     async def _ask(self, what: str) -> None:
         self.asked[what] += 1
@@ -94,6 +96,7 @@ class Elsewhere:
         """Take it."""
         del name, by
         await self._ask("PUT")
+        await self.putting.wait()
         assert manifest.digest.algorithm == "sha256"
         if self.missing:
             raise MissingContentError(self.missing)
@@ -103,6 +106,7 @@ class Elsewhere:
         """Drop it."""
         del name
         await self._ask("DELETE")
+        await self.deleting.wait()
         return self.under.pop(reference, None) is not None
 
     async def tags(self, name: RepositoryName, query: TagQuery) -> TagPage | None:
@@ -503,6 +507,179 @@ async def test_a_change_past_the_gateway_is_heard_of(gateway: Gateway, other: Ga
     there.under.pop(LATEST)
     await other.index.changed(NAME, {LATEST: None})
     assert await gateway.pull(LATEST) is None
+
+
+@pytest.mark.parametrize("exclusive", [False, True])
+async def test_a_change_is_told_of_before_it_is_done(gateway: Gateway, there: Elsewhere, *, exclusive: bool) -> None:
+    """Distribution tells of a push before it moves the tag: what is seen until then is not what stays recorded."""
+    there.exclusive = exclusive
+    first, second = _manifest("1"), _manifest("2")
+    await gateway.push(first, LATEST)
+    there.have(second)
+    there.reached.clear()
+    await gateway.index.changed(NAME, {LATEST: second.digest})
+    await there.reached.wait()
+    # Somebody pulls the tag in between.
+    assert await gateway.pull(LATEST) == first.digest
+    there.have(second, LATEST)
+    await gateway.index.recorded()
+    recorded = await gateway.metadata.manifest(NAME, LATEST)
+    assert recorded is not None
+    assert recorded.digest == second.digest
+    assert await gateway.pull(LATEST) == second.digest
+
+
+async def test_a_change_that_nobody_can_look_at(gateway: Gateway, there: Elsewhere, monkeypatch: Any) -> None:
+    """Where the registry can't be asked what was changed, the record is not believed any more."""
+    monkeypatch.setattr("gateway.core.index._PAUSES", (0.01, 0.01))
+    there.exclusive = True
+    first, second = _manifest("1"), _manifest("2")
+    await gateway.push(first, LATEST)
+    there.have(second, LATEST)
+    there.down = True
+    await gateway.index.changed(NAME, {LATEST: second.digest})
+    await gateway.index.recorded()
+    assert there.asked["HEAD"] == 3
+    there.down = False
+    assert await gateway.pull(LATEST) == second.digest
+
+
+async def test_what_is_pushed_here_is_not_looked_at(gateway: Gateway, there: Elsewhere) -> None:
+    """The registry tells of our own push before it answers it, and after it is recorded: neither costs a question."""
+    pushed = _manifest("1")
+    said: dict[Reference, Digest | None] = {pushed.digest: pushed.digest, LATEST: pushed.digest}
+    there.answering.clear()
+    there.putting = there.answering
+    pushing = asyncio.create_task(gateway.push(pushed, pushed.digest, LATEST))
+    await there.reached.wait()
+    await gateway.index.changed(NAME, said)
+    there.answering.set()
+    await pushing
+    await gateway.index.changed(NAME, said)
+    await gateway.index.recorded()
+    assert there.asked == {"PUT": 1}
+    assert gateway.index.pushing == {}
+
+
+async def test_other_names_are_no_change(gateway: Gateway, other: Gateway, there: Elsewhere) -> None:
+    """What the registry calls otherwise, or refused, is as it says: another worker that is told looks at nothing."""
+    there.exclusive = True
+    long = _manifest("long", algorithm="sha512")
+    assert long.content is not None
+    plain = Digest.of(long.content)
+    await gateway.push(long, long.digest, Tag("long"))
+    held = _manifest("held", layer="layer.nondistributable")
+    assert held.details is not None
+    there.missing = (held.details.layers[0].digest,)
+    await gateway.push(held, held.digest, Tag("held"))
+    there.asked.clear()
+    await other.index.changed(NAME, {plain: plain, Tag("long"): plain, Tag("held"): None, held.digest: None})
+    async with other.index.recording():
+        await other.index.recorded()
+    assert there.asked.total() == 0
+    assert await gateway.pull(long.digest) == long.digest
+    assert await gateway.pull(Tag("held")) == held.digest
+
+
+async def test_a_full_queue_slows_nobody(there: Elsewhere, metadata: MetadataStore, monkeypatch: Any) -> None:
+    """What finds no room in the queue is left out at once, and is recorded when it is seen again."""
+    monkeypatch.setattr("gateway.core.index._WAITING", 2)
+    worker = Gateway(there, metadata)
+    tags = [Tag(f"t{number}") for number in range(5)]
+    there.have(_manifest("1"), *tags)
+    for tag in tags:
+        await worker.pull(tag)
+    async with worker.index.recording():
+        await worker.index.recorded()
+        assert await metadata.tags(NAME, TagQuery()) == TagPage(tuple(tags[:2]))
+        for tag in tags:
+            await worker.pull(tag)
+            await worker.index.recorded()
+    assert await metadata.tags(NAME, TagQuery()) == TagPage(tuple(tags))
+
+
+async def test_what_waits_is_bounded_in_bytes(there: Elsewhere, metadata: MetadataStore, monkeypatch: Any) -> None:
+    """However large manifests are, those that wait to be recorded take no more memory than is allowed."""
+    large = _manifest("1")
+    monkeypatch.setattr("gateway.core.index._BYTES", large.size * 3)
+    worker = Gateway(there, metadata)
+    tags = [Tag(f"t{number}") for number in range(5)]
+    there.have(large, *tags)
+    for tag in tags:
+        await worker.pull(tag)
+    async with worker.index.recording():
+        await worker.index.recorded()
+    assert await metadata.tags(NAME, TagQuery()) == TagPage(tuple(tags[:3]))
+
+
+async def test_what_was_not_recorded_is_recorded_later(gateway: Gateway, other: Gateway, there: Elsewhere) -> None:
+    """What somebody changed while it was read is not recorded then, and is when it is seen again."""
+    there.exclusive = True
+    seen = _manifest("seen")
+    there.have(seen, LATEST)
+    await other.metadata.record({NAME: "acme"})
+    there.answering.clear()
+    reading = asyncio.create_task(gateway.pull(LATEST))
+    await there.reached.wait()
+    await other.metadata.forget(NAME, [Tag("another")])
+    there.answering.set()
+    await reading
+    await gateway.index.recorded()
+    assert await gateway.metadata.manifest(NAME, LATEST) is None
+    await gateway.pull(LATEST)
+    await gateway.index.recorded()
+    assert await gateway.metadata.manifest(NAME, LATEST) is not None
+
+
+@pytest.mark.parametrize("reference", ["tag", "digest"])
+async def test_what_is_seen_before_it_goes_is_gone(
+    gateway: Gateway, other: Gateway, there: Elsewhere, reference: str
+) -> None:
+    """A pull beside a deletion leaves no record of what is deleted, though nobody else would look again."""
+    there.exclusive = True
+    pushed = _manifest("1")
+    await gateway.push(pushed, pushed.digest, LATEST)
+    wanted = LATEST if reference == "tag" else pushed.digest
+    there.reached.clear()
+    there.deleting = asyncio.Event()
+    deleting = asyncio.create_task(other.store.delete_manifest(NAME, wanted))
+    await there.reached.wait()
+    assert await gateway.pull(wanted) == pushed.digest
+    await gateway.index.recorded()
+    there.deleting.set()
+    assert await deleting
+    assert await gateway.pull(wanted) is None
+
+
+async def test_a_push_is_not_forgotten_for_what_was_missed(gateway: Gateway, other: Gateway, there: Elsewhere) -> None:
+    """Who saw that a tag was gone drops no record of what was pushed under it meanwhile."""
+    first, second = _manifest("1"), _manifest("2")
+    there.have(first, LATEST)
+    await gateway.pull(LATEST)
+    await gateway.index.recorded()
+    there.under.clear()
+    there.reached.clear()
+    there.answering.clear()
+    reading = asyncio.create_task(gateway.pull(LATEST))
+    await there.reached.wait()
+    await other.push(second, LATEST)
+    there.answering.set()
+    assert await reading is None
+    await gateway.index.recorded()
+    recorded = await gateway.metadata.manifest(NAME, LATEST)
+    assert recorded is not None
+    assert recorded.digest == second.digest
+
+
+async def test_a_registry_that_knows_sha512_is_asked(gateway: Gateway, there: Elsewhere) -> None:
+    """What a registry itself calls by sha512 is found by that digest once it was seen."""
+    long = _manifest("long", algorithm="sha512")
+    there.have(long, LATEST)
+    assert await gateway.pull(LATEST) == long.digest
+    await gateway.index.recorded()
+    assert await gateway.pull(long.digest) == long.digest
+    there.under.clear()
+    assert await gateway.pull(long.digest) is None
 
 
 # -- merging ----------------------------------------------------------------------------------------------
