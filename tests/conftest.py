@@ -40,14 +40,6 @@ class GatewayFactory:
                 stack.callback(gateway.end)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep what shares fixtures in one test process: a module or a class; and of Docker engines run one at a time."""
-    for item in items:
-        assert isinstance(item, pytest.Function)
-        shared = item.module.__name__ + (f".{item.cls.__name__}" if item.cls else "")
-        item.add_marker(pytest.mark.xdist_group("engine" if "engine" in item.fixturenames else shared))
-
-
 @pytest.fixture(scope="session")
 def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayProcess]:
     """Serve `people.directory()` on SQLite with one worker; tests keep apart by their images' names."""
