@@ -12,12 +12,14 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from tests.support.peers import Peer, accepts
+from tests.support.peers import Peer, accepts, run
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+TEMPORARY = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+"""The folders that nginx makes where the distribution wants them, unless told."""
 CONFIGURATION = """
 daemon off;
 master_process off;
@@ -92,7 +94,26 @@ def tls_in_front(folder: Path, *, port: int, upstream: str, sub_path: str = "") 
             target="/" if sub_path else "",
         )
     )
+    with _serving(folder, config, port):
+        yield certificate
+
+
+@contextmanager
+def configured(folder: Path, text: str, *, port: int) -> Iterator[None]:
+    """Run nginx with a whole configuration of an operator's, once nginx itself finds nothing wrong with it."""
+    config = folder / "nginx.conf"
+    for name in TEMPORARY:
+        text = text.replace("http {", f"http {{\n  {name}_temp_path {folder}/{name};", 1)
+    config.write_text(f"daemon off;\nmaster_process off;\n{text}")
+    tested = run(["nginx", "-t", "-e", "stderr", "-p", folder, "-c", config])
+    assert "[warn]" not in tested.said, tested.said
+    with _serving(folder, config, port):
+        yield
+
+
+@contextmanager
+def _serving(folder: Path, config: Path, port: int) -> Iterator[None]:
     command: list[str | Path] = ["nginx", "-e", "stderr", "-p", folder, "-c", config]
     with Peer(command, log=folder / "nginx.log") as peer:
         peer.wait_ready(lambda: accepts(port))
-        yield certificate
+        yield

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from tests.support.peers import Peer, accepts, free_port, missing, run
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 # The server refuses to run as root; the package made this account.
 ACCOUNT = "postgres"
@@ -23,16 +23,28 @@ ACCOUNT = "postgres"
 class Postgres:
     """A running server on a loopback port, which trusts whoever comes."""
 
-    def __init__(self, programs: Path, port: int) -> None:
+    def __init__(self, programs: Path, port: int, serve: Callable[[], Peer]) -> None:
         self.port = port
         self._programs = programs
         self._numbers = itertools.count(1)
+        self._serve = serve
+        self._peer = serve()
 
     def database(self) -> str:
         """Create an empty database and give its URL."""
         name = f"gateway_{next(self._numbers)}"
         run([self._programs / "createdb", "--host=127.0.0.1", f"--port={self.port}", "--username=postgres", name])
         return f"postgresql://postgres@127.0.0.1:{self.port}/{name}"
+
+    def stop(self) -> None:
+        """End the server, whoever is connected; its databases stay. One that has ended is left alone."""
+        if self._peer.running:
+            self._peer.stop()
+
+    def start(self) -> None:
+        """Start it again on the same databases and port, unless it runs."""
+        if not self._peer.running:
+            self._peer = self._serve()
 
 
 def _programs() -> Path:
@@ -58,7 +70,17 @@ def postgres() -> Iterator[Postgres]:
         initdb = (programs / "initdb", "--no-sync", "--auth=trust", "--username=postgres", "--encoding=UTF8")
         run([*as_account, *initdb, "--no-locale", "-D", cluster], folder=folder)
         serve = (programs / "postgres", "-D", cluster, "-h", "127.0.0.1", "-p", str(port), "-k", folder, "-F")
-        # SIGINT is its "fast" shutdown: it does not wait for clients to leave.
-        with Peer([*as_account, *serve], log=folder / "log", folder=folder, stop_signal=signal.SIGINT) as server:
+        starts = itertools.count()
+
+        def served() -> Peer:
+            log = folder / f"log-{next(starts)}"
+            # SIGINT is its "fast" shutdown: it does not wait for clients to leave.
+            server = Peer([*as_account, *serve], log=log, folder=folder, stop_signal=signal.SIGINT)
             server.wait_ready(lambda: accepts(port) and "ready to accept connections" in server.log)
-            yield Postgres(programs, port)
+            return server
+
+        server = Postgres(programs, port, served)
+        try:
+            yield server
+        finally:
+            server.stop()

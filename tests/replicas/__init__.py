@@ -1,0 +1,1 @@
+"""Several gateways before one registry, with one database, one Redis and one key, are one registry."""
