@@ -42,6 +42,8 @@ MAX_HEADER: Final = 64 * 1024
 _READ_BUFFER: Final = 256 * 1024
 """Bytes of a request body that may wait to be hashed: with 1 MiB, 32 transfers took 189 MiB instead of 124."""
 _EVENTS: Final = 10_000
+_CROSSING: Final = 1.0
+"""Seconds for which a connection without a request is still open at the end: one may be on its way."""
 
 
 def build(
@@ -185,6 +187,11 @@ async def _listening(
         yield
     finally:
         accepting.close()
+        if pipeline is not None:
+            pipeline.retire()
+            if server.connections:
+                # Who keeps connections hears of the end with an answer, so that no request is lost on a closed one.
+                await asyncio.sleep(_CROSSING)
         for connection in server.connections:
             if isinstance(connection, Protocol):
                 connection.close_if_idle()

@@ -94,12 +94,17 @@ class Pipeline:
             self._tell(request, client, trace, status, time.perf_counter() - started)
         return response
 
-    async def drain(self, seconds: float) -> None:
-        """Let running requests end, for at most *seconds*; their connections close behind them."""
+    def retire(self) -> None:
+        """From now on each answer is the last of its connection."""
         self._ended = asyncio.Event()
-        if self.meter.in_flight:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(seconds):
+
+    async def drain(self, seconds: float) -> None:
+        """Let running requests end, for at most *seconds*."""
+        assert self._ended is not None
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while self.meter.in_flight:
+                    self._ended.clear()
                     await self._ended.wait()
 
     @property

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import signal
 import socket
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING
 
@@ -97,6 +99,34 @@ def test_no_new_connection(gateway_factory: GatewayFactory) -> None:
 
         eventually(turned_away, "a new connection is turned away")
         response.read()
+    assert gateway.peer.wait() == 0
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_no_request_is_lost(gateway_factory: GatewayFactory, workers: int) -> None:
+    """Who asks one thing after the other over one connection has an answer to each, of which the last says it is."""
+    gateway = gateway_factory(workers=workers)
+    asking = threading.Barrier(9)
+
+    def ask() -> int:
+        answered = 0
+        with closing(gateway.wire(BOB).connect()) as connection:
+            while True:
+                connection.request("GET", "/v2/", headers=authorization(BOB))
+                with connection.getresponse() as answer:
+                    assert answer.status == 200
+                    answer.read()
+                    if answer.will_close:
+                        return answered
+                if not answered:
+                    asking.wait(30)
+                answered += 1
+
+    with ThreadPoolExecutor(8) as pool:
+        clients = [pool.submit(ask) for _ in range(8)]
+        asking.wait(30)
+        gateway.peer.send(signal.SIGTERM)
+        assert all(client.result() for client in clients)
     assert gateway.peer.wait() == 0
 
 
