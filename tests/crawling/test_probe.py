@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from tests.support.wire import Wire
 
-# /work/shared/reference/clients.md, section 5: what the conformance suites say of Distribution 2.8.2.
+# What both conformance suites of the specification say of Distribution 2.8.2.
 DISTRIBUTION: Mapping[str, tuple[bool | None, str]] = {
     "protocol": (True, "answers 200 (registry/2.0)"),
     "catalog": (True, "answers 200"),
