@@ -11,7 +11,7 @@ import pytest
 
 from tests.contracts.oci.client import EVERYTHING, SHA512_MOUNTS, Registry
 from tests.contracts.oci.suite import OCIProtocolContract
-from tests.support.distribution import LOGIN, certificate_of, distribution, htpasswd
+from tests.support.distribution import LOGIN, distribution, htpasswd, trusting
 from tests.support.gateway import GatewayProcess
 from tests.support.peers import free_port
 from tests.support.people import ALICE, ROOT
@@ -82,13 +82,7 @@ def over_tokens(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayPro
     }
     process = GatewayProcess(folder / "gateway", backend=backend, workers=2)
     process.write_signing_key()
-    trusted = {
-        "realm": f"{process.base_url}/jwt/auth",
-        "service": "container_registry",
-        "issuer": "registry-gateway",
-        "rootcertbundle": str(certificate_of(process.data / "signing-key.pem")),
-    }
-    with distribution(folder, auth={"token": trusted}, port=port):
+    with distribution(folder, auth=trusting(process), port=port):
         process.start()
         yield process
         process.end()

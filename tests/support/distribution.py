@@ -14,11 +14,13 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from tests.support.peers import Peer, accepts, free_port
-from tests.support.wire import Account
+from tests.support.wire import SERVICE, Account
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
+
+    from tests.support.gateway import GatewayProcess
 
 LOGIN = Account("gateway", "a pass word: ünïcode")
 """Who may do everything where there is an htpasswd."""
@@ -86,6 +88,18 @@ def notifying(url: str, token: str) -> Mapping[str, Any]:
         "backoff": "100ms",
     }
     return {"endpoints": [endpoint]}
+
+
+def trusting(gateway: GatewayProcess) -> Mapping[str, Any]:
+    """Make the section `auth` of a registry that trusts the tokens of a gateway, whose signing key is there."""
+    return {
+        "token": {
+            "realm": f"{gateway.base_url}/jwt/auth",
+            "service": SERVICE,
+            "issuer": "registry-gateway",
+            "rootcertbundle": str(certificate_of(gateway.data / "signing-key.pem")),
+        }
+    }
 
 
 @contextmanager

@@ -25,6 +25,7 @@ PROGRAM = Path(sys.executable).parent / "registry-gateway"
 class Options(TypedDict, total=False):
     """What a test may choose about its gateway."""
 
+    port: int
     workers: int
     database_url: str
     external_url: str
@@ -44,7 +45,7 @@ class GatewayProcess:
 
     def __init__(self, folder: Path, **options: Unpack[Options]) -> None:
         self.folder = folder
-        self.port = free_port()
+        self.port = options.get("port") or free_port()
         self.admin_port = free_port()
         self.host = f"127.0.0.1:{self.port}"
         self.base_url = f"http://{self.host}"
