@@ -18,7 +18,6 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -31,6 +30,7 @@ from benchmarks import relay, upstream
 from benchmarks.tools import (
     MIB,
     TRANSFERS,
+    Contender,
     Row,
     Samples,
     Scale,
@@ -89,20 +89,6 @@ http {{
   }}
 }}
 """
-
-
-@dataclass(frozen=True)
-class Contender:
-    """A running server, all of which answer the same paths."""
-
-    name: str
-    wire: Wire
-
-    def caller(self, actions: str = "pull") -> Wire:
-        """Make a caller with a fresh token, where the server asks for one."""
-        if self.wire.credential is None:
-            return self.wire
-        return self.wire.acting_as(self.wire.token(f"repository:{PRIVATE}:{actions}"))
 
 
 # -- the contenders -----------------------------------------------------------------------------------------

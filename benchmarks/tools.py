@@ -39,6 +39,21 @@ class Scale:
     """MiB of each transfer while memory is watched."""
 
 
+@dataclass(frozen=True)
+class Contender:
+    """A running server, all of which answer the same paths, and the processes whose time is counted."""
+
+    name: str
+    wire: Wire
+    pids: Sequence[int] = ()
+
+    def caller(self, actions: str = "pull") -> Wire:
+        """Make a caller with a fresh token, where the server asks for one."""
+        if self.wire.credential is None:
+            return self.wire
+        return self.wire.acting_as(self.wire.token(f"repository:{PRIVATE}:{actions}"))
+
+
 @dataclass
 class Samples:
     """What was measured, by measure and contender."""

@@ -8,13 +8,13 @@ import os
 import statistics
 import time
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from benchmarks.tools import (
     MIB,
     TRANSFERS,
+    Contender,
     Row,
     Samples,
     Scale,
@@ -84,21 +84,6 @@ http {{
   }}
 }}
 """
-
-
-@dataclass(frozen=True)
-class Contender:
-    """A running server before the registry, or the registry itself, with its processes."""
-
-    name: str
-    wire: Wire
-    pids: Sequence[int]
-
-    def caller(self, actions: str = "pull") -> Wire:
-        """Make a caller with a fresh token, where the server asks for one."""
-        if self.wire.credential is None:
-            return self.wire
-        return self.wire.acting_as(self.wire.token(f"repository:{PRIVATE}:{actions}"))
 
 
 @contextmanager
