@@ -49,6 +49,13 @@ repositories = Table(
     Column("version", BigInteger, nullable=False, server_default="0"),
     # When a crawl last made the records those of the upstream.
     Column("crawled_at", BigInteger),
+    # GitLab's word: null, delete_scheduled, delete_ongoing, delete_failed.
+    Column("status", String(32)),
+    # unscheduled, scheduled, unfinished, ongoing (semantics 7.3).
+    Column("cleanup_state", String(16), nullable=False, server_default="unscheduled"),
+    Column("cleanup_started_at", BigInteger),
+    Column("cleanup_completed_at", BigInteger),
+    Column("cleanup_deleted", BigInteger, nullable=False, server_default="0"),
 )
 
 blobs = Table(
@@ -79,6 +86,14 @@ manifests = Table(
     Column("stored_as", _Digest),
     # The upstream refused it, though it is legal: it is served from here.
     Column("held", Boolean, nullable=False, server_default=false()),
+    # Of an image: its config, the sum of its layers, and what the config says of itself once somebody wanted to know.
+    Column("config", _Digest),
+    Column("layers_size", BigInteger),
+    Column("created_at", BigInteger),
+    # One such as linux/arm64/v8; of an index those of its children, joined by commas.
+    Column("platforms", Text),
+    # Whether the config was read, or there is none that says anything.
+    Column("dated", Boolean, nullable=False, server_default=false()),
     Column("pushed_at", BigInteger, nullable=False),
     Column("pushed_by", String(255), nullable=False),
     UniqueConstraint("repository_id", "digest"),
@@ -91,6 +106,8 @@ manifests = Table(
         sqlite_where=text("stored_as IS NOT NULL"),
         postgresql_where=text("stored_as IS NOT NULL"),
     ),
+    # Those of which somebody has yet to read the config.
+    Index("ix_manifests_undated", "repository_id", sqlite_where=text("NOT dated"), postgresql_where=text("NOT dated")),
 )
 
 references = Table(
@@ -114,6 +131,12 @@ tags = Table(
     Column("created_at", BigInteger, nullable=False),
     Column("pushed_at", BigInteger, nullable=False),
     Column("pushed_by", String(255), nullable=False),
+    # The manifest's own, here so that an index has them in order: -1 where there is none.
+    Column("image_created_at", BigInteger, nullable=False, server_default="-1"),
+    Column("image_size", BigInteger, nullable=False, server_default="-1"),
+    Index("ix_tags_by_push", "repository_id", "pushed_at", "name"),
+    Index("ix_tags_by_creation", "repository_id", "image_created_at", "name"),
+    Index("ix_tags_by_size", "repository_id", "image_size", "name"),
 )
 
 uploads = Table(
@@ -135,4 +158,44 @@ crawls = Table(
     Column("started_at", BigInteger, nullable=False),
     # Until then a crawl that begins goes on where this one was left.
     Column("ended_at", BigInteger),
+)
+
+tasks = Table(
+    "tasks",
+    schema,
+    Column("id", _Key, primary_key=True),
+    Column("kind", String(64), nullable=False),
+    # The repository or project that it is about.
+    Column("subject", _Name, nullable=False, index=True),
+    Column("payload", Text, nullable=False),
+    Column("ordered_by", String(255), nullable=False),
+    Column("ordered_at", BigInteger, nullable=False),
+    Column("attempts", Integer, nullable=False, server_default="0"),
+    # When it is tried next; null: never again.
+    Column("due_at", BigInteger, index=True),
+    # Who works on it now, and until when that is believed without word from them.
+    Column("holder", String(36)),
+    Column("held_until", BigInteger, nullable=False, server_default="0"),
+)
+
+leases = Table(
+    "leases",
+    schema,
+    Column("name", String(512), primary_key=True),
+    Column("holder", String(36), nullable=False),
+    Column("held_until", BigInteger, nullable=False),
+)
+
+documents = Table(
+    "documents",
+    schema,
+    # What plugins keep: the plugin's name, the kind of thing, and which it is.
+    Column("plugin", String(255), primary_key=True),
+    Column("kind", String(64), primary_key=True),
+    Column("key", _Name, primary_key=True),
+    Column("value", Text, nullable=False),
+    # Counts the changes: who writes says which it has seen.
+    Column("version", BigInteger, nullable=False),
+    Column("changed_at", BigInteger, nullable=False),
+    Column("changed_by", String(255), nullable=False),
 )
