@@ -56,7 +56,7 @@ def build(
 
     def services(name: str, facts: Plugins) -> Services:
         log = logs.get(f"plugins.{name}")
-        return Services(name, facts, metadata, log, keys.derive(f"plugin {name}"), cache, uploads, changed)
+        return Services(name, facts, metadata, log, keys.derive(f"plugin {name}"), cache, uploads, changed=changed)
 
     return load_plugins(config, services), database, metadata
 

@@ -5,6 +5,7 @@
     RegistryError              an answer in OCI error form; everything a client may be told is in it
       PluginFailedError        a plugin raised, hung or answered with a wrong type: 503, never a grant
     InvalidCredentialError     an authenticator knows the credential and it is wrong: 401, nobody else is asked
+    InvalidSettingError        a setting of a project is no good: 400
     ConfigError                start-up: one line for each thing to mend
 """
 
@@ -100,6 +101,10 @@ class InvalidCredentialError(Exception):
     def __init__(self, message: str = "", steps: Callable[[], Sequence[Any]] = tuple) -> None:
         self.steps = steps
         super().__init__(message)
+
+
+class InvalidSettingError(ValueError):
+    """A setting that somebody wants to save is no good: a sentence that names it."""
 
 
 class ConfigError(Exception):

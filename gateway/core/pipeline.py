@@ -8,7 +8,8 @@ import ipaddress
 import itertools
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -18,14 +19,15 @@ from aiohttp.web_protocol import RequestHandler
 from gateway.config import Config
 from gateway.core.handlers import HANDLERS, Exchange
 from gateway.core.handlers.base import Core
-from gateway.core.history import History
+from gateway.core.history import History, told
 from gateway.core.logs import RequestLog, Trace
 from gateway.core.metrics import PLUGIN_FAILURES, Meter
 from gateway.core.rendering import API_VERSION, error_response, json_response
 from gateway.core.router import parse
 from gateway.core.tokenserver import TokenServer
 from gateway.errors import ErrorCode, PluginFailedError, RegistryError
-from gateway.plugins import Client, Endpoint, Public, RequestFacts
+from gateway.oci import Action
+from gateway.plugins import Ability, Access, ApiEndpoint, Asking, Client, Endpoint, Public, Refusal, RequestFacts
 
 
 class Pipeline:
@@ -38,6 +40,7 @@ class Pipeline:
         self._realm = config.tokens.realm
         self._trusted = [ipaddress.ip_network(item, strict=False) for item in config.server.trusted_proxies]
         self._endpoints = [(endpoint, tuple(endpoint.path.split("/"))) for endpoint in core.plugins.endpoints()]
+        self._areas = tuple({e.area.prefix: e.area for e, _ in self._endpoints if isinstance(e, ApiEndpoint)}.values())
         self._token_paths: Mapping[str, Callable[[web.BaseRequest, Client, Trace], Awaitable[web.Response]]] = {
             "/jwt/auth": token_server.auth,
             "/jwt/keys": token_server.keys,
@@ -119,12 +122,7 @@ class Pipeline:
             _require_http(request)
             response = await (self.serve if registry else self._elsewhere)(request, client, trace)
         except RegistryError as error:
-            trace.denied = error.why or error.message if error.status in {401, 403} else None
-            if error.told is not None:
-                trace.told.append(error.told)
-            if isinstance(error, PluginFailedError):
-                PLUGIN_FAILURES.labels(error.where.partition(":")[0]).inc()
-                self._log.error("a plugin failed", where=error.where, request_id=client.request_id)
+            self._note(error, client, trace)
             response = error_response(error)
         except ConnectionError:
             raise
@@ -138,6 +136,15 @@ class Pipeline:
             response.headers.update(API_VERSION)
         return response
 
+    def _note(self, error: RegistryError, client: Client, trace: Trace) -> None:
+        """What the log and those who may ask afterwards hear of a refusal."""
+        trace.denied = error.why or error.message if error.status in {401, 403} else None
+        if error.told is not None:
+            trace.told.append(error.told)
+        if isinstance(error, PluginFailedError):
+            PLUGIN_FAILURES.labels(error.where.partition(":")[0]).inc()
+            self._log.error("a plugin failed", where=error.where, request_id=client.request_id)
+
     async def _elsewhere(self, request: web.BaseRequest, client: Client, trace: Trace) -> web.StreamResponse:
         """The token endpoint, and the endpoints of plugins."""
         path = request.raw_path.partition("?")[0]
@@ -147,6 +154,22 @@ class Pipeline:
             return await answer(request, client, trace)
         if path.startswith(_EXPLAIN) and request.method == "GET":
             return await self._explain(path.removeprefix(_EXPLAIN), request, client, trace)
+        area = next((area for area in self._areas if path.startswith(area.prefix)), None)
+        if area is None:
+            return await self._offered(path, request, client, trace)
+        try:
+            return await self._offered(path, request, client, trace)
+        except RegistryError as error:
+            self._note(error, client, trace)
+            return area.render(error)
+        except ConnectionError:
+            raise
+        except Exception:  # noqa: BLE001 - the border, as below
+            self._log.exception("unexpected failure", request_id=client.request_id, route=trace.route)
+            return area.render(RegistryError(ErrorCode.UNKNOWN))
+
+    async def _offered(self, path: str, request: web.BaseRequest, client: Client, trace: Trace) -> web.StreamResponse:
+        """The endpoint of a plugin that fits *path*."""
         segments = tuple(path.split("/"))
         allowed = set()
         for endpoint, template in self._endpoints:
@@ -155,11 +178,33 @@ class Pipeline:
                 continue
             if endpoint.method == request.method:
                 trace.route = endpoint.path
+                if isinstance(endpoint, ApiEndpoint):
+                    return await self._api(endpoint, parts, request, client, trace)
                 return await self._endpoint(endpoint, parts, request, client, trace)
             allowed.add(endpoint.method)
         if allowed:
             raise RegistryError(ErrorCode.UNSUPPORTED, headers={"Allow": ", ".join(sorted(allowed))})
         raise RegistryError(ErrorCode.UNSUPPORTED, "no such page; the registry is under /v2/", status=404)
+
+    async def _api(
+        self, endpoint: ApiEndpoint, parts: Mapping[str, str], request: web.BaseRequest, client: Client, trace: Trace
+    ) -> web.StreamResponse:
+        """An endpoint of an area: the area recognises the caller, the one decision says what they may."""
+        asking = Asking(request, client, await endpoint.area.identify(request, client), parts)
+        trace.subject, trace.kind = asking.identity.subject, asking.identity.kind
+        needed = () if isinstance(endpoint.needs, Public) else tuple(await endpoint.needs(asking))
+        answers = await self._core.access.decide(asking.identity, needed) if needed else ()
+        if isinstance(answers, Refusal):
+            raise RegistryError(ErrorCode.DENIED, answers.message, status=answers.status)
+        asking = replace(asking, answers=answers)
+        if any(answer.missing for answer in answers):
+            trace.told += [told(answer) for answer in answers if answer.missing]
+            raise endpoint.area.refusal(asking)
+        in_registry = tuple(access for answer in answers for access in _in_registry(answer.access))
+        repository = next((access.name for access in in_registry), None)
+        facts = RequestFacts(request.method, endpoint.path, repository, None, in_registry, client)
+        self._core.access.veto(asking.identity, facts)
+        return await endpoint.handler(asking)
 
     async def _explain(
         self, request_id: str, request: web.BaseRequest, client: Client, trace: Trace
@@ -260,6 +305,21 @@ class Pipeline:
 
 
 _EXPLAIN = "/explain/"
+_IN_REGISTRY = {
+    Ability.READ_IMAGES: Action.PULL,
+    Ability.DELETE_TAG: Action.DELETE,
+    Ability.ADMIN_IMAGES: Action.DELETE,
+}
+
+
+def _in_registry(access: Access) -> Iterable[Access]:
+    """What an access of the REST API is in the registry's words, by which vetoes are written."""
+    if access.type not in {"project", "group"}:
+        return (access,)
+    actions = tuple(dict.fromkeys(_IN_REGISTRY[word] for word in _IN_REGISTRY if word in access.actions))
+    return (Access("repository", access.name, actions),) if actions else ()
+
+
 _KEPT = ("request_id", "method", "route", "status", "subject", "credential", "denied")
 
 

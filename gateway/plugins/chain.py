@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final, Self
 
 from gateway.oci import Action
-from gateway.plugins.types import Access, CredentialKind, Identity, Reason, Step, Verdict
+from gateway.plugins.types import Ability, Access, CredentialKind, Identity, Reason, Step, Verdict
 
 HIDDEN: Final = Reason(
     "hidden",
@@ -40,6 +40,23 @@ _SCOPE_FOR: Final[Mapping[CredentialKind, Mapping[Action, str]]] = {
 """The scope that lifts a token's ceiling to an action (semantics 2.3); an OAuth token's are a personal token's."""
 
 
+_CEILING: Final[Mapping[Action | Ability, Action]] = {
+    Ability.READ: Action.PULL,
+    Ability.READ_IMAGES: Action.PULL,
+    # A job token deletes in its own project and changes no settings (semantics 2.2, 6).
+    Ability.DELETE_TAG: Action.DELETE,
+    Ability.ADMIN_IMAGES: Action.DELETE,
+    Ability.ADMIN: Action.ALL,
+}
+"""The action that a credential's ceiling must have for an ability."""
+
+
+def _words(access: Access) -> list[Action | Ability]:
+    """The actions of *access* that its type has, each once."""
+    known: type[Action | Ability] = Ability if access.type in {"project", "group"} else Action
+    return [word for word in known if word in access.actions]
+
+
 @dataclass(frozen=True, slots=True)
 class Answer:
     """The answer to one access: *allowed* is what was asked, within the credential's ceiling, within the verdict."""
@@ -47,15 +64,16 @@ class Answer:
     identity: Identity
     access: Access
     verdict: Verdict
-    allowed: frozenset[Action]
+    allowed: frozenset[Action | Ability]
 
     @classmethod
     def of(cls, identity: Identity, access: Access, verdict: Verdict) -> Self:
         """Cut *verdict* to what was asked and to what the credential may ever do; without a project, to nothing."""
-        asked = frozenset(action for action in Action if action in access.actions)
+        asked = frozenset(_words(access))
         if access.type == "repository" and access.repository is None and verdict.project is None:
             asked = frozenset()
-        return cls(identity, access, verdict, verdict.allowed & asked & identity.ceiling)
+        ceiling = frozenset(word for word in asked if _CEILING.get(word, word) in identity.ceiling)
+        return cls(identity, access, verdict, verdict.allowed & ceiling)
 
     @property
     def project(self) -> str | None:
@@ -70,9 +88,9 @@ class Answer:
         return self.verdict.project_id if repository is None else repository.project.id
 
     @property
-    def missing(self) -> tuple[Action, ...]:
+    def missing(self) -> tuple[Action | Ability, ...]:
         """The actions that were asked and are refused; words that nobody knows are not among them."""
-        return tuple(action for action in Action if action in self.access.actions and action not in self.allowed)
+        return tuple(word for word in _words(self.access) if word not in self.allowed)
 
     @property
     def steps(self) -> tuple[Step, ...]:
@@ -80,7 +98,7 @@ class Answer:
         led = (
             *self.identity.steps(),
             _credential(self.identity),
-            _ceiling(self.identity, self.access.actions),
+            _ceiling(self.identity, self.access),
             *(() if self.access.repository is None and self.verdict.project is not None else _place(self.access)),
             *self.verdict.steps(),
         )
@@ -125,10 +143,11 @@ def _credential(identity: Identity) -> Step:
     return Step("credential", passed=True, finding="none: nobody is logged in" if identity.anonymous else named)
 
 
-def _ceiling(identity: Identity, actions: Iterable[str]) -> Step:
+def _ceiling(identity: Identity, access: Access) -> Step:
     ceiling = _listed(action for action in Action if action in identity.ceiling) or "nothing"
     named = f"{', '.join(identity.scopes)}: at most {ceiling}" if identity.scopes else f"at most {ceiling}"
-    missing = [action for action in Action if action in actions and action not in identity.ceiling]
+    needed_here = {_CEILING.get(word) or Action(word) for word in _words(access)}
+    missing = [action for action in Action if action in needed_here - identity.ceiling]
     if not missing:
         return Step(_SCOPES, passed=True, finding=named)
     short = _listed(missing)
@@ -175,5 +194,5 @@ def _below(name: str, project: str) -> str:
     return f"{extra!r} below the project {project}" if extra else f"the image of the project {project} itself"
 
 
-def _listed(actions: Iterable[Action]) -> str:
+def _listed(actions: Iterable[Action | Ability]) -> str:
     return ", ".join(actions)

@@ -20,18 +20,25 @@ from gateway.oci import Reference, RepositoryName
 from gateway.plugins.protocols import Backend
 from gateway.plugins.types import (
     Access,
+    ApiAnswer,
+    ApiCall,
+    ApiEndpoint,
     Client,
     Credential,
     Decision,
     Deny,
     Endpoint,
     Event,
+    ExpirationPolicy,
+    Group,
     Health,
     Identity,
     Job,
     Names,
+    Profile,
     Project,
     Refusal,
+    RegistryLevel,
     Repository,
     RequestFacts,
     Standing,
@@ -72,11 +79,12 @@ class GatewaySpecs:
         """Offer backends by name. Two plugins offering one name is a start-up error; so is no backend at all."""
 
     @hookspec
-    def gateway_endpoints(self) -> Iterable[Endpoint] | None:
+    def gateway_endpoints(self) -> Iterable[Endpoint | ApiEndpoint] | None:
         """Offer HTTP endpoints outside ``/v2/``; two for one method and path is a start-up error.
 
-        Each Endpoint says how its path becomes the Access it needs, or ``Public("why")``. The core checks that before
-        your handler runs: an endpoint cannot forget to ask.
+        Each says how its path becomes the Access it needs, or ``Public("why")``. The core checks that before your
+        handler runs: an endpoint cannot forget to ask. An ApiEndpoint recognises its callers and says no as its Area
+        does; an Endpoint as ``/v2/`` does.
         """
 
     @hookspec
@@ -103,6 +111,60 @@ class GatewaySpecs:
 
         Leave out what is open neither to everybody nor to it: the cost must not grow with what it can't see.
         Of a nobody every source is asked.
+        """
+
+    @hookspec
+    async def gateway_find_project(self, identity: Identity, key: int | str) -> Project | None:
+        """Give the facts of the project that has the number or the path *key*; None where *identity*'s source has none.
+
+        Asked for the REST API, of the identity's own source; of a nobody every source is asked. Whether the caller may
+        know of it is decided afterwards. A project has a number here: ``id`` is set.
+        """
+
+    @hookspec
+    async def gateway_find_group(self, identity: Identity, key: int | str) -> Group | None:
+        """Give the facts of the group that has the number or the path *key*, as ``gateway_find_project`` does."""
+
+    @hookspec
+    async def gateway_group_standing(self, identity: Identity, group: Group) -> Standing | None:
+        """Say how *identity* stands to *group*: the highest role there and in the groups above it. None: a stranger."""
+
+    @hookspec
+    async def gateway_group_projects(self, identity: Identity, group: Group) -> Sequence[Project] | None:
+        """List every project of *group* and its subgroups. Asked once *identity* may list the group's images."""
+
+    @hookspec
+    async def gateway_profile(self, identity: Identity) -> Profile | None:
+        """Describe *identity*'s own user, and the token that it came with. Only its source is asked."""
+
+    @hookspec
+    async def gateway_relay(self, identity: Identity, call: ApiCall) -> ApiAnswer | None:
+        """Pass *call* on to the server that knows *identity*, under its own credential, and give the answer.
+
+        Asked for what the REST API has beside images: users, projects, groups, tokens, the version. None where there is
+        no such server: the gateway then answers from the facts.
+        """
+
+    @hookspec
+    async def gateway_set_registry_level(
+        self, identity: Identity, project: Project, level: RegistryLevel
+    ) -> bool | None:
+        """Keep *level* as the project's ``container_registry_access_level``; True where it is kept.
+
+        Asked of the project's source, once *identity* may change its settings.
+        """
+
+    @hookspec(firstresult=True)
+    async def gateway_expiration_policy(self, project: Project) -> ExpirationPolicy | None:
+        """Give the project's container expiration policy, if you keep it."""
+
+    @hookspec(firstresult=True)
+    async def gateway_set_expiration_policy(
+        self, identity: Identity, project: Project, attributes: Mapping[str, object]
+    ) -> ExpirationPolicy | None:
+        """Change the project's policy by *attributes* (semantics 7.1: those of the REST API), and give it.
+
+        Raises InvalidSettingError with what is wrong. Asked once *identity* may change the project's settings.
         """
 
     # -- a request, in the order it is asked ---------------------------------------------------------
@@ -133,6 +195,9 @@ class GatewaySpecs:
         the steps that led there. A Refusal (status, code, message) ends the whole request, as GitLab does. The core
         then intersects with what was asked and with the identity's ceiling: nothing here can widen a credential. It
         tells the caller of the steps only what they may know. Nobody's answer grants nothing, raising is 503.
+
+        An access of the type ``project`` or ``group`` is the REST API's: its actions are an Ability's, and so is what
+        is allowed of it.
         """
 
     @hookspec(firstresult=True)

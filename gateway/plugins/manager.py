@@ -20,26 +20,33 @@ import pluggy
 from pydantic import ValidationError
 
 from gateway.config import Config, Model, PluginItem, problems
-from gateway.errors import ConfigError, InvalidCredentialError, PluginFailedError, RegistryError
+from gateway.errors import ConfigError, InvalidCredentialError, InvalidSettingError, PluginFailedError, RegistryError
 from gateway.oci import Action, Reference, RepositoryName
 from gateway.plugins.chain import Answer
 from gateway.plugins.hookspecs import GatewaySpecs
 from gateway.plugins.protocols import Backend, ManifestStore, Services, Upstream
 from gateway.plugins.types import (
     Access,
+    ApiAnswer,
+    ApiCall,
+    ApiEndpoint,
     Client,
     Credential,
     Decision,
     Deny,
     Endpoint,
     Event,
+    ExpirationPolicy,
+    Group,
     Health,
     Identity,
     Job,
     Names,
+    Profile,
     Project,
     Reason,
     Refusal,
+    RegistryLevel,
     Repository,
     RequestFacts,
     Standing,
@@ -147,10 +154,10 @@ class Plugins:
             answer, wrong = _started(asked)
             yield from (*wrong, *(answer or ()))
 
-    def endpoints(self) -> tuple[Endpoint, ...]:
+    def endpoints(self) -> tuple[Endpoint | ApiEndpoint, ...]:
         """The endpoints of all plugins. ConfigError where two claim one method and path, or one claims ``/v2/``."""
         found: dict[tuple[str, str], str] = {}
-        answer: list[Endpoint] = []
+        answer: list[Endpoint | ApiEndpoint] = []
         wrong: list[str] = []
         for asked in self._asked["gateway_endpoints"]:
             offered, failed = _started(asked)
@@ -214,6 +221,75 @@ class Plugins:
             if identity.anonymous or asked.plugin == identity.source:
                 answer += await self._ask(asked, Sequence, identity=identity) or ()
         return answer
+
+    async def find_project(self, identity: Identity, key: int | str) -> Project | None:
+        """The project that has the number or the path *key*, by the identity's own source; for a nobody by any."""
+        for asked in self._of(identity, "gateway_find_project"):
+            found: Project | None = await self._ask(asked, Project, identity=identity, key=key)
+            if found is not None:
+                return replace(found, source=asked.plugin)
+        return None
+
+    async def find_group(self, identity: Identity, key: int | str) -> Group | None:
+        """The group that has the number or the path *key*, likewise."""
+        for asked in self._of(identity, "gateway_find_group"):
+            found: Group | None = await self._ask(asked, Group, identity=identity, key=key)
+            if found is not None:
+                return replace(found, source=asked.plugin)
+        return None
+
+    async def group_standing(self, identity: Identity, group: Group) -> Standing:
+        """How *identity* stands to *group*: its own source is asked and nobody else."""
+        for asked in self._asked["gateway_group_standing"]:
+            if asked.plugin == identity.source:
+                return await self._ask(asked, Standing, identity=identity, group=group) or Standing()
+        return Standing()
+
+    async def group_projects(self, identity: Identity, group: Group) -> Sequence[Project]:
+        """Every project below *group*, by the source that knows it."""
+        for asked in self._asked["gateway_group_projects"]:
+            if asked.plugin == group.source:
+                found = await self._ask(asked, Sequence, identity=identity, group=group) or ()
+                return [replace(project, source=asked.plugin) for project in found]
+        return ()
+
+    async def profile(self, identity: Identity) -> Profile | None:
+        """What the identity's own source says of its user and token."""
+        return await self._first_of(identity, "gateway_profile", Profile)
+
+    async def relay(self, identity: Identity, call: ApiCall) -> ApiAnswer | None:
+        """What the server behind the identity's own source answers; for a nobody that of the first that has one."""
+        return await self._first_of(identity, "gateway_relay", ApiAnswer, call=call)
+
+    async def set_registry_level(self, identity: Identity, project: Project, level: RegistryLevel) -> bool:
+        """Have the project's own source keep *level*."""
+        for asked in self._asked["gateway_set_registry_level"]:
+            if asked.plugin == project.source:
+                kept = await self._ask(asked, RegistryLevel, identity=identity, project=project, level=level)
+                return kept is level
+        return False
+
+    async def expiration_policy(self, project: Project) -> ExpirationPolicy | None:
+        """The project's policy, by the first that keeps one."""
+        return await self._first("gateway_expiration_policy", ExpirationPolicy, project=project)
+
+    async def set_expiration_policy(
+        self, identity: Identity, project: Project, attributes: Mapping[str, object]
+    ) -> ExpirationPolicy | None:
+        """Change the project's policy. Raises InvalidSettingError."""
+        question = {"identity": identity, "project": project, "attributes": attributes}
+        return await self._first("gateway_set_expiration_policy", ExpirationPolicy, **question)
+
+    def _of(self, identity: Identity, hook: str) -> Iterator[Asked]:
+        """Whom a question about *identity* is put to: its own source, for a nobody every source."""
+        return (asked for asked in self._asked[hook] if identity.anonymous or asked.plugin == identity.source)
+
+    async def _first_of(self, identity: Identity, hook: str, kind: type[T], **question: object) -> T | None:
+        for asked in self._of(identity, hook):
+            answer: T | None = await self._ask(asked, kind, identity=identity, **question)
+            if answer is not None:
+                return answer
+        return None
 
     # -- a request ----------------------------------------------------------------------------------
 
@@ -288,6 +364,16 @@ class Plugins:
         return None
 
     @property
+    def hides_tags(self) -> bool:
+        """Whether any plugin may hide tags."""
+        return bool(self._asked["gateway_filter_tags"])
+
+    @property
+    def hides_repositories(self) -> bool:
+        """Whether any plugin may hide repositories."""
+        return bool(self._asked["gateway_filter_repositories"])
+
+    @property
     def vetoes(self) -> bool:
         """Whether any plugin may veto requests."""
         return bool(self._asked["gateway_admit_request"])
@@ -339,6 +425,10 @@ class Plugins:
             if not page.more or not page.tags or (query.limit is not None and len(shown) >= query.limit):
                 return TagPage(tuple(shown), page.more and bool(page.tags))
             last = page.tags[-1]
+
+    async def seen_tags(self, identity: Identity, name: RepositoryName, tags: Names) -> Names:
+        """Those of *tags* that every plugin lets *identity* see."""
+        return await self._filtered("gateway_filter_tags", tags, identity=identity, name=name, names="tags")
 
     async def sees_tag(self, identity: Identity, name: RepositoryName, tag: str) -> bool:
         """Whether *identity* may see one tag."""
@@ -412,18 +502,30 @@ class Plugins:
                     answer = await _rest(coroutine, waiting)
         except RegistryError:
             raise
-        except InvalidCredentialError as error:
-            # An answer to one question alone; to any other it is a failure like the rest.
-            if asked.hook == "gateway_authenticate":
+        except (InvalidCredentialError, InvalidSettingError) as error:
+            # Each is an answer to one question alone; to any other it is a failure like the rest.
+            if isinstance(error, _MAY_SAY.get(asked.hook, ())):
                 raise
             raise PluginFailedError(f"{asked.plugin}: {asked.hook}: {error!r}") from error
         except TimeoutError as error:
             raise PluginFailedError(f"{asked.plugin}: {asked.hook}: no answer in {self._timeout:g} s") from error
         except Exception as error:
             raise PluginFailedError(f"{asked.plugin}: {asked.hook}: {error!r}") from error
-        if answer is not None and (not isinstance(answer, kind) or (isinstance(answer, str) and kind is not str)):
+        if answer is not None and not _is_answer(answer, kind):
             raise PluginFailedError(f"{asked.plugin}: {asked.hook} answered {type(answer).__name__}")
         return answer
+
+
+_MAY_SAY: Final[Mapping[str, type[Exception]]] = {
+    "gateway_authenticate": InvalidCredentialError,
+    "gateway_set_expiration_policy": InvalidSettingError,
+}
+
+
+def _is_answer(answer: object, kind: type[Any] | tuple[type[Any], ...]) -> bool:
+    """Whether *answer* is of the *kind* that the hook asks for: a text is no sequence of names."""
+    wants_text = isinstance(kind, type) and issubclass(kind, str)
+    return isinstance(answer, kind) and (wants_text or not isinstance(answer, str))
 
 
 def _steps(unknown: Sequence[Unknown]) -> Steps:

@@ -5,12 +5,31 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
-from gateway.oci import ByteRange, Descriptor, Digest, ManifestDetails, Reference, RepositoryName
+from gateway.oci import ByteRange, Descriptor, Digest, ManifestDetails, Reference, RepositoryName, Tag
 
 if TYPE_CHECKING:
-    from gateway.plugins.types import Identity, Project, Standing, TagPage, TagQuery, Unknown
+    from gateway.plugins.chain import Answer
+    from gateway.plugins.types import (
+        Access,
+        ApiAnswer,
+        ApiCall,
+        Client,
+        Credential,
+        ExpirationPolicy,
+        Group,
+        Identity,
+        Profile,
+        Project,
+        Refusal,
+        RegistryLevel,
+        Standing,
+        TagPage,
+        TagQuery,
+        Unknown,
+    )
 
 Chunks = AsyncIterator[bytes]
 """A body as it comes in: chunks of any size, each to be used before the next is asked for."""
@@ -242,6 +261,52 @@ class Facts(Protocol):
         """Every project that the source of *identity* knows, with how the identity stands to it."""
         ...
 
+    async def find_project(self, identity: Identity, key: int | str) -> Project | None:
+        """The project with the number or the path *key*, as the source of *identity* knows it; see the hook."""
+        ...
+
+    async def find_group(self, identity: Identity, key: int | str) -> Group | None:
+        """The group with the number or the path *key*."""
+        ...
+
+    async def group_standing(self, identity: Identity, group: Group) -> Standing:
+        """How *identity* stands to *group*, as its own source knows it."""
+        ...
+
+    async def group_projects(self, identity: Identity, group: Group) -> Sequence[Project]:
+        """Every project below *group*."""
+        ...
+
+    async def profile(self, identity: Identity) -> Profile | None:
+        """What the source of *identity* says of its user and token."""
+        ...
+
+    async def relay(self, identity: Identity, call: ApiCall) -> ApiAnswer | None:
+        """What the server that knows *identity* answers; None where the gateway itself knows all there is to know."""
+        ...
+
+    async def set_registry_level(self, identity: Identity, project: Project, level: RegistryLevel) -> bool:
+        """Have the project's source keep *level*; False where it keeps none."""
+        ...
+
+    async def expiration_policy(self, project: Project) -> ExpirationPolicy | None:
+        """The project's policy, where somebody keeps one."""
+        ...
+
+    async def set_expiration_policy(
+        self, identity: Identity, project: Project, attributes: Mapping[str, object]
+    ) -> ExpirationPolicy | None:
+        """Change it; None where nobody keeps policies. Raises InvalidSettingError."""
+        ...
+
+    async def authenticate(self, credential: Credential, client: Client) -> Identity:
+        """Who presents *credential*. Raises InvalidCredentialError."""
+        ...
+
+    async def decide(self, identity: Identity, asked: Sequence[Access]) -> tuple[Answer, ...] | Refusal:
+        """What *identity* may do of *asked*: the one decision, that every other way to images is subject to as well."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Remembered:
@@ -353,6 +418,213 @@ class NoUploads:
         raise UploadUnknownError(upload)
 
 
+@dataclass(frozen=True, slots=True)
+class By:
+    """Who changes something, and how: for the log. *how* is such as ``rest``, ``registry``, ``cleanup policy``."""
+
+    subject: str
+    how: str
+    address: str = ""
+    request_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RepositoryRecord:
+    """What is recorded of a repository. *project* is the lower-case path of its project; times are UTC.
+
+    *status* is GitLab's: None, ``delete_scheduled``, ``delete_ongoing`` or ``delete_failed``. *cleanup_state* is
+    ``unscheduled``, ``scheduled``, ``unfinished`` or ``ongoing`` (semantics 7.3).
+    """
+
+    id: int
+    path: str
+    project: str
+    created_at: datetime
+    status: str | None
+    cleanup_state: str
+    cleanup_started_at: datetime | None
+    tags_count: int
+
+
+@dataclass(frozen=True, slots=True)
+class TagRecord:
+    """What is recorded of a tag. Sizes are bytes, times UTC; *pushed_by* is empty where nobody pushed it through us.
+
+    *config* and *size* (the sum of the layers) are None for an index, *created_at* also where the config says nothing
+    or was not looked at. *platforms* are such as ``linux/arm64/v8``: one, or those of an index's children.
+    """
+
+    name: str
+    digest: Digest
+    media_type: str
+    config: Digest | None
+    size: int | None
+    created_at: datetime | None
+    pushed_at: datetime
+    pushed_by: str
+    platforms: tuple[str, ...]
+
+
+TagOrder = Literal["name", "created", "size", "pushed"]
+
+
+@dataclass(frozen=True, slots=True)
+class TagSearch:
+    """Which tags, in which order: *limit* of them behind *offset*, or, by name alone, after the tag *after*.
+
+    *search* is part of the name, in any case. Tags without a date or size count as the oldest and smallest. With
+    *dated* the configs that nobody has read yet are read, so that each tag has its date and platforms.
+    """
+
+    search: str = ""
+    order: TagOrder = "name"
+    descending: bool = False
+    platform: str | None = None
+    pushed_by: str | None = None
+    offset: int = 0
+    limit: int = 20
+    after: str | None = None
+    dated: bool = False
+
+
+class Images(Protocol):
+    """The management of images, over every backend. What may be done was decided before it is asked.
+
+    Each method may raise RegistryError: 503 and others where the registry behind can't be asked.
+    """
+
+    async def repositories(
+        self, identity: Identity, projects: Sequence[str], *, offset: int = 0, limit: int | None = None
+    ) -> tuple[Sequence[RepositoryRecord], int]:
+        """The repositories of *projects* (lower-case paths) that *identity* sees, by number; and how many there are.
+
+        The registry behind is not asked (semantics 6): its tags are those that are recorded.
+        """
+        ...
+
+    async def repository(self, number: int) -> RepositoryRecord | None:
+        """The repository that has the number."""
+        ...
+
+    async def named(self, name: RepositoryName) -> RepositoryRecord | None:
+        """The repository of that name."""
+        ...
+
+    async def refresh(self, names: Sequence[RepositoryName]) -> None:
+        """Make sure that the recorded tags are those that there are, where others may change them."""
+        ...
+
+    async def tags(
+        self, identity: Identity, name: RepositoryName, search: TagSearch
+    ) -> tuple[Sequence[TagRecord], int]:
+        """A page of the tags that *identity* sees, and how many there are that *search* fits."""
+        ...
+
+    async def tag_names(self, identity: Identity, names: Sequence[RepositoryName]) -> Mapping[str, Sequence[str]]:
+        """All tags of several repositories that *identity* sees, by byte: one question for all."""
+        ...
+
+    async def tag(self, identity: Identity, name: RepositoryName, tag: Tag) -> TagRecord | None:
+        """One tag as it is now, with its date."""
+        ...
+
+    async def size(self, name: RepositoryName) -> int:
+        """Bytes of the layers and configs that its tags lead to, each counted once."""
+        ...
+
+    async def has_tags(self, projects: Sequence[str]) -> bool:
+        """Whether any repository of *projects* (lower-case paths) has a tag now."""
+        ...
+
+    async def delete_tag(self, name: RepositoryName, tag: Tag, by: By) -> bool:
+        """Delete a tag alone, and with the last of an image what is tagged as its signatures; False: there is none."""
+        ...
+
+    async def delete_repository(self, number: int, by: By) -> bool:
+        """Have the whole repository deleted, soon, whatever ends meanwhile; False: there is none."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """Work that was promised: done once, after a crash too, and tried again where it fails. *payload* is JSON's."""
+
+    id: int
+    kind: str
+    subject: str
+    payload: Mapping[str, Any]
+    by: str
+    ordered_at: datetime
+    attempts: int
+
+
+class Tasks(Protocol):
+    """The promised work of all workers and replicas. One of them does a task; if it dies another takes over."""
+
+    def handle(
+        self,
+        kind: str,
+        do: Callable[[Task], Awaitable[None]],
+        failed: Callable[[Task, bool], Awaitable[None]] | None = None,
+    ) -> None:
+        """Say, in ``gateway_lifespan``, how tasks of *kind* are done: *do* raises where it has to be tried again.
+
+        *failed* hears of each failure, and whether it was the last (the tenth); n failures are followed by a wait of
+        2^n minutes.
+        """
+        ...
+
+    async def add(self, kind: str, subject: str, payload: Mapping[str, Any], by: str) -> int:
+        """Promise it; it begins soon. Returns its number."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """Something that a plugin keeps: JSON, and how often it was changed."""
+
+    key: str
+    value: Any
+    version: int
+    changed_by: str
+
+
+class Documents(Protocol):
+    """What a plugin keeps in the database, under kinds and keys of its own; the same in every worker and replica."""
+
+    async def get(self, kind: str, key: str) -> Document | None:
+        """The document, or None."""
+        ...
+
+    async def all(self, kind: str) -> Sequence[Document]:
+        """Every document of *kind*, by key."""
+        ...
+
+    async def put(self, kind: str, key: str, value: Any, by: str, *, version: int | None = None) -> bool:
+        """Keep *value*; with *version* (0: there is none yet) only over that one, else False."""
+        ...
+
+    async def remove(self, kind: str, key: str) -> None:
+        """Keep it no longer."""
+        ...
+
+
+class Leases(Protocol):
+    """What only one may do at a time, of all workers and replicas."""
+
+    async def take(self, name: str, seconds: float) -> str | None:
+        """Take the lease if nobody holds it, or its time is over: the holder's secret, else None."""
+        ...
+
+    async def release(self, name: str, holder: str) -> None:
+        """Give it back."""
+        ...
+
+    def held(self, name: str, seconds: float) -> AbstractAsyncContextManager[bool]:
+        """Hold it, extended while the block runs; the block is told whether it was taken."""
+        ...
+
+
 async def nobody_hears(name: RepositoryName, there: Mapping[Reference, Digest | None]) -> None:
     """Nobody wants to know: for tests of plugins."""
     del name, there
@@ -370,6 +642,12 @@ class Services:
     """Thirty-two secret bytes of this plugin's own, the same in every worker and replica."""
     cache: Cache = NoCache()  # noqa: RUF009 - it holds nothing
     uploads: UploadRecords = NoUploads()  # noqa: RUF009 - it holds nothing
+    images: Images = None  # type: ignore[assignment]  # the gateway gives it; a plugin's test where it needs one
+    tasks: Tasks = None  # type: ignore[assignment]  # likewise
+    documents: Documents = None  # type: ignore[assignment]  # likewise
+    leases: Leases = None  # type: ignore[assignment]  # likewise
+    external_url: str | None = None
+    """What clients see, ``server.external_url``; None: the Host of each request."""
     changed: Callable[[RepositoryName, Mapping[Reference, Digest | None]], Awaitable[None]] = nobody_hears
     """Tell the core what an upstream says is under some tags and digests of a repository now; None: nothing.
 

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from pydantic import SecretStr
 
+from gateway.errors import RegistryError
 from gateway.oci import Action, RepositoryName, Tag
 
 if TYPE_CHECKING:
     from aiohttp import web
+
+    from gateway.plugins.chain import Answer
 
 ALL_ACTIONS: Final = frozenset(Action)
 Steps = Callable[[], "Sequence[Step]"]
@@ -99,12 +102,25 @@ class Client:
     request_id: str = ""
 
 
+class Scheme(StrEnum):
+    """How a credential was presented: to the registry, or to the REST API (semantics 6)."""
+
+    BASIC = "Basic"
+    PRIVATE_TOKEN = "PRIVATE-TOKEN"  # noqa: S105 - the header's name
+    BEARER = "Bearer"
+    JOB_TOKEN = "JOB-TOKEN"  # noqa: S105 - likewise
+
+
 @dataclass(frozen=True, slots=True)
 class Credential:
-    """What a caller presented by HTTP Basic. The username may be empty; the password never prints itself."""
+    """What a caller presented, and how. The username may be empty; the password never prints itself.
+
+    Only Basic has a username. The REST API takes access, OAuth and job tokens, and no password and no deploy token.
+    """
 
     username: str
     password: SecretStr
+    scheme: Scheme = Scheme.BASIC
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,8 +175,20 @@ class Project:
 
 
 @dataclass(frozen=True, slots=True)
+class Group:
+    """The facts about a group that decide who may list its images. *path* keeps GitLab's capitals."""
+
+    path: str
+    visibility: Visibility
+    id: int
+    name: str = ""
+    steps: Steps = field(default=tuple, repr=False, compare=False)
+    source: str = field(default="", compare=False)
+
+
+@dataclass(frozen=True, slots=True)
 class Standing:
-    """How an identity stands to one project.
+    """How an identity stands to one project, or to one group.
 
     *role* is the highest that its user holds there as a member (for a job: the user who runs it). *covered* says that
     a deploy token was made for the project or a group above it, or that a job runs in it. *listed* says of a job of
@@ -210,15 +238,37 @@ class Unresolved:
     steps: Steps = field(default=tuple, repr=False, compare=False)
 
 
+class Ability(StrEnum):
+    """What the REST API asks about, by GitLab's own names (semantics 1): of a project, and the first two of a group.
+
+    A group's ``read_container_image`` lets list the images of all that is below it, and is for its reporters.
+    """
+
+    READ = "read"
+    """To know that it exists."""
+    READ_IMAGES = "read_container_image"
+    DELETE_TAG = "destroy_container_image"
+    ADMIN_IMAGES = "admin_container_image"
+    ADMIN = "admin_project"
+    """To change its settings."""
+
+
 @dataclass(frozen=True, slots=True)
 class Access:
-    """One access of a request: a scope, and the repository it stands for, or why no project owns that name."""
+    """One access of a request.
+
+    Of the type ``repository`` or ``registry`` it is a scope, with the repository that it stands for or why no project
+    owns that name. Of the type ``project`` or ``group``, which no token can hold, *name* is the lower-case path,
+    *actions* are an Ability's and *project* or *group* is what they are about.
+    """
 
     type: str
     name: str
     actions: tuple[str, ...]
     repository: Repository | None = None
     unresolved: Unresolved | None = None
+    project: Project | None = None
+    group: Group | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,7 +295,7 @@ class Verdict:
     *project_id* is that project's number.
     """
 
-    allowed: frozenset[Action] = frozenset()
+    allowed: frozenset[Action | Ability] = frozenset()
     steps: Steps = tuple
     project: str | None = None
     project_id: int | None = None
@@ -342,6 +392,103 @@ class Endpoint:
     path: str
     access: Public | Callable[[Mapping[str, str]], Access]
     handler: Callable[[web.BaseRequest, Identity, Mapping[str, str]], Awaitable[web.StreamResponse]]
+
+
+@dataclass(frozen=True, slots=True)
+class Asking:
+    """A request to an ApiEndpoint: *identity* asks, *parts* are those of the path, still percent-encoded."""
+
+    request: web.BaseRequest
+    client: Client
+    identity: Identity
+    parts: Mapping[str, str]
+    answers: tuple[Answer, ...] = ()
+    """What was decided of the accesses that the endpoint needs, in their order; all are granted."""
+
+
+class Area(Protocol):
+    """A family of endpoints below one path that recognise callers and say no in a way of their own."""
+
+    prefix: str
+    """Such as ``/api/v4/``: what no endpoint answers below it is refused in its way too."""
+
+    async def identify(self, request: web.BaseRequest, client: Client) -> Identity:
+        """Who asks. Raises RegistryError where the credential is no good."""
+        ...
+
+    def refusal(self, asking: Asking) -> RegistryError:
+        """How a caller hears that some of *asking*'s answers are not what the endpoint needs."""
+        ...
+
+    def render(self, error: RegistryError) -> web.StreamResponse:
+        """Any refusal or failure, as its clients read it."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ApiEndpoint:
+    """An HTTP endpoint of an Area.
+
+    *needs* finds out what the request is about and which accesses it needs (Public: none, and why); it may raise
+    RegistryError where there is nothing. The core decides them and asks for vetoes before *handler* runs.
+    """
+
+    method: str
+    path: str
+    area: Area
+    needs: Public | Callable[[Asking], Awaitable[Sequence[Access]]]
+    handler: Callable[[Asking], Awaitable[web.StreamResponse]]
+
+
+@dataclass(frozen=True, slots=True)
+class ApiCall:
+    """A request to GitLab's REST API: *path* is what follows ``/api/v4/``, percent-encoded, with its query."""
+
+    method: str
+    path: str
+    body: bytes = b""
+    content_type: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ApiAnswer:
+    """GitLab's answer to an ApiCall, for its client."""
+
+    status: int
+    body: bytes
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """What ``GET /user`` says of an identity's user, and ``GET /personal_access_tokens/self`` of its token.
+
+    *token* has GitLab's keys: id, name, revoked, created_at, scopes, user_id, active, expires_at; None where the
+    identity did not come with such a token.
+    """
+
+    id: int
+    username: str
+    name: str
+    state: str = "active"
+    admin: bool = False
+    external: bool = False
+    bot: bool = False
+    email: str | None = None
+    token: Mapping[str, object] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ExpirationPolicy:
+    """A container expiration policy (semantics 7.1). *next_run_at* is in UTC; it is read-only."""
+
+    enabled: bool = False
+    cadence: str = "1d"
+    keep_n: int | None = 10
+    older_than: str | None = "90d"
+    name_regex: str | None = ".*"
+    name_regex_keep: str | None = None
+    next_run_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
