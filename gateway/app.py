@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final
 
@@ -15,27 +16,35 @@ from gateway.core import keys as key_files
 from gateway.core import logs
 from gateway.core.access import AccessControl
 from gateway.core.cache import AnswerCache
+from gateway.core.collector import Collector
 from gateway.core.database import Database
+from gateway.core.dating import Dating
+from gateway.core.deletion import Deletion
+from gateway.core.documents import DatabaseDocuments
 from gateway.core.handlers.base import Core
 from gateway.core.health import Admin
 from gateway.core.history import History
-from gateway.core.index import Index, owner
+from gateway.core.images import ManagedImages
+from gateway.core.index import Index, IndexedStore, owner
 from gateway.core.issuers import Issuers
 from gateway.core.keys import Keys, Sealer
+from gateway.core.leases import Leases as DatabaseLeases
+from gateway.core.listing import Listing
+from gateway.core.maintenance import Maintenance
 from gateway.core.metadata import MetadataStore
 from gateway.core.metrics import JOB_FAILURES, PLUGIN_FAILURES
 from gateway.core.pipeline import Pipeline, Protocol, Server
+from gateway.core.planning import KIND, BulkDeletion, Planning
+from gateway.core.pushes import Pushes
+from gateway.core.tasks import DatabaseTasks
 from gateway.core.tokens import Tokens
 from gateway.core.tokenserver import TokenServer
 from gateway.core.uploadrecords import DatabaseUploads
 from gateway.core.uploads import Sessions
 from gateway.oci import Digest, Reference, RepositoryName
-from gateway.plugins import Cache, Event, Job, Services
+from gateway.plugins import Backend, Cache, Event, Job, ManifestStore, Services
 from gateway.plugins.manager import Plugins
 from gateway.plugins.manager import load as load_plugins
-from gateway.plugins.protocols import nobody_hears
-
-Changed = Callable[[RepositoryName, Mapping[Reference, Digest | None]], Awaitable[None]]
 
 MAX_HEADER: Final = 64 * 1024
 """Bytes of a request line or header: tokens and scope lists of 12 KiB and more are legal."""
@@ -44,21 +53,6 @@ _READ_BUFFER: Final = 256 * 1024
 _EVENTS: Final = 10_000
 _CROSSING: Final = 1.0
 """Seconds for which a connection without a request is still open at the end: one may be on its way."""
-
-
-def build(
-    config: Config, keys: Keys, cache: Cache, changed: Changed = nobody_hears
-) -> tuple[Plugins, Database, MetadataStore]:
-    """The plugins and what they are lent, unopened. Raises ConfigError with everything that is wrong."""
-    database = Database(config.database)
-    metadata = MetadataStore(database)
-    uploads = DatabaseUploads(database)
-
-    def services(name: str, facts: Plugins) -> Services:
-        log = logs.get(f"plugins.{name}")
-        return Services(name, facts, metadata, log, keys.derive(f"plugin {name}"), cache, uploads, changed=changed)
-
-    return load_plugins(config, services), database, metadata
 
 
 class Events:
@@ -79,9 +73,88 @@ class Events:
     async def run(self) -> None:
         """Hand events on, for ever."""
         while True:
-            for error in await self._plugins.tell(await self._queue.get()):
-                PLUGIN_FAILURES.labels(error.where.partition(":")[0]).inc()
-                self._log.error("a plugin failed", where=error.where)
+            event = await self._queue.get()
+            try:
+                for error in await self._plugins.tell(event):
+                    PLUGIN_FAILURES.labels(error.where.partition(":")[0]).inc()
+                    self._log.error("a plugin failed", where=error.where)
+            finally:
+                self._queue.task_done()
+
+    async def told(self) -> None:
+        """Wait until everything that was queued has been handed on."""
+        await self._queue.join()
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What a gateway is made of, unopened: the plugins and what they are lent."""
+
+    plugins: Plugins
+    database: Database
+    metadata: MetadataStore
+    indexes: Mapping[int, Index]
+    images: ManagedImages
+    tasks: DatabaseTasks
+    events: Events
+    maintenance: Maintenance
+
+
+def build(config: Config, keys: Keys, cache: Cache) -> Parts:
+    """The parts of a gateway. Raises ConfigError with everything that is wrong."""
+    log = logs.get("gateway")
+    database = Database(config.database)
+    metadata = MetadataStore(database)
+    uploads = DatabaseUploads(database)
+    maintenance = Maintenance(config.maintenance, database)
+    tasks = DatabaseTasks(database, maintenance, log)
+    listing = Listing(database)
+    indexes: dict[int, Index] = {}
+
+    async def index(name: RepositoryName) -> Index | None:
+        return indexes.get(id(await plugins.backend(name)))
+
+    async def store(name: RepositoryName) -> ManifestStore:
+        found = await index(name)
+        return metadata if found is None else IndexedStore(found, await owner(plugins, name))
+
+    async def backend(name: RepositoryName) -> Backend:
+        return await plugins.backend(name)
+
+    async def changed(name: RepositoryName, there: Mapping[Reference, Digest | None]) -> None:
+        found = await index(name)
+        if found is not None:
+            await found.changed(name, there, lambda: owner(plugins, name))
+
+    dating = Dating(database, backend)
+    planning = Planning(database, listing, dating)
+    images = ManagedImages(lambda: plugins, metadata, listing, dating=dating, index=index, planning=planning)
+
+    def services(name: str, facts: Plugins) -> Services:
+        return Services(
+            name,
+            facts,
+            metadata,
+            logs.get(f"plugins.{name}"),
+            keys.derive(f"plugin {name}"),
+            cache,
+            uploads,
+            images=images,
+            tasks=tasks,
+            documents=DatabaseDocuments(database, name),
+            leases=DatabaseLeases(database),
+            external_url=config.server.external_url,
+            changed=changed,
+        )
+
+    plugins = load_plugins(config, services)
+    indexes |= {id(backend): Index(backend, metadata, log) for backend in plugins.upstreams()}
+    events = Events(plugins, log)
+    images.deletion = Deletion(
+        database, metadata, listing, store=store, tasks=tasks, tell=events.tell, maintenance=maintenance, log=log
+    )
+    tasks.handle(KIND, BulkDeletion(images, log).do)
+    return Parts(plugins, database, metadata, indexes, images, tasks, events, maintenance)
 
 
 async def _periodically(job: Job, log: Any) -> None:
@@ -118,13 +191,14 @@ async def serving(config: Config, public: socket.socket, admin: socket.socket) -
     log = logs.get("gateway")
     keys = key_files.load(config.tokens, shared=config.database.shared, create=False)
     cache = AnswerCache(config.cache, keys, log)
-
-    async def changed(name: RepositoryName, there: Mapping[Reference, Digest | None]) -> None:
-        index = indexes.get(id(await plugins.backend(name)))
-        if index is not None:
-            await index.changed(name, there, lambda: owner(plugins, name))
-
-    plugins, database, metadata = build(config, keys, cache, changed)
+    parts = build(config, keys, cache)
+    plugins, database, metadata, indexes, events = (
+        parts.plugins,
+        parts.database,
+        parts.metadata,
+        parts.indexes,
+        parts.events,
+    )
     trusted = Issuers(config.tokens.trusted_issuers, log)
     tokens = Tokens(
         keys,
@@ -136,14 +210,28 @@ async def serving(config: Config, public: socket.socket, admin: socket.socket) -
     sessions = Sessions(Sealer(keys.derive("uploads")), config.uploads.ceiling.total_seconds())
     anonymous = config.anonymous or plugins.anonymous
     access = AccessControl(plugins, tokens, sessions, service=config.tokens.service, anonymous=anonymous)
-    events = Events(plugins, log)
     stall = config.server.stall_timeout.total_seconds()
-    indexes = {id(backend): Index(backend, metadata, log) for backend in plugins.upstreams()}
-    core = Core(plugins, access, metadata, sessions, stall, events.tell, indexes)
-    own_jobs = (Job("forget uploads", timedelta(hours=1), DatabaseUploads(database).forget),)
+    collector = Collector(plugins, database, log)
+    collectables = {id(backend): backend for backend in collector.backends.values()}
+    quiet = min((one.garbage.quiet.total_seconds() for one in collectables.values()), default=None)
+    pushes, maintenance = Pushes(database, quiet), parts.maintenance
+    core = Core(
+        plugins=plugins,
+        access=access,
+        metadata=metadata,
+        sessions=sessions,
+        stall=stall,
+        tell=events.tell,
+        indexes=indexes,
+        collectables=collectables,
+        pushes=pushes,
+        maintenance=maintenance,
+        deletion=parts.images.deletion,
+    )
+    own_jobs = (Job("forget uploads", timedelta(hours=1), DatabaseUploads(database).forget), *collector.jobs())
     token_server = TokenServer(access, tokens, keys, metadata, log, service=config.tokens.service)
     pipeline = Pipeline(config, core, token_server, History(cache), log)
-    watched = Admin(plugins, database, lambda: pipeline.draining)
+    watched = Admin(plugins, database, maintenance, collector, lambda: pipeline.draining)
     try:
         await database.open()
         async with (
@@ -154,6 +242,8 @@ async def serving(config: Config, public: socket.socket, admin: socket.socket) -
             _background(
                 asyncio.create_task(events.run()),
                 asyncio.create_task(pipeline.meter.run()),
+                asyncio.create_task(pushes.run()),
+                asyncio.create_task(parts.tasks.run()),
                 *(asyncio.create_task(_periodically(job, log)) for job in (*own_jobs, *plugins.jobs())),
             ),
             _listening(Server(watched.handle, access_log=None), admin),

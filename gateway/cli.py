@@ -9,31 +9,58 @@ import shutil
 import sys
 import tempfile
 from dataclasses import asdict
+from datetime import timedelta
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 import yaml
-from pydantic import SecretStr
+from pydantic import SecretStr, TypeAdapter
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 from rich.text import Text
 
 from gateway import __version__
-from gateway.config import Config, load
+from gateway.config import Config, Duration, load
 from gateway.errors import ConfigError
 from gateway.plugins import Credential
 from gateway.plugins.manager import find, installed, sections
+
+if TYPE_CHECKING:
+    from gateway import commands
 
 cli = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 
 ConfigFile = Annotated[Path, typer.Option("--config", help="The configuration file.")]
 
 
+def _duration(text: str) -> timedelta:
+    try:
+        return TypeAdapter(Duration).validate_python(text)
+    except ValueError as error:
+        raise typer.BadParameter("expected a duration such as 30s, 5m or 24h") from error
+
+
+def _describe(progress: Progress, bar: TaskID, words: str) -> None:
+    progress.update(bar, description=words)
+
+
 @cli.callback()
 def _version() -> None:
-    """GitLab's access control and registry management in front of container registries."""
+    """GitLab's access control and registry management in front of container registries.
+
+    Plugins add commands under their own names, such as `cleanup`.
+    """
 
 
 @cli.command()
@@ -165,6 +192,48 @@ def probe(
 
 
 @cli.command()
+def gc(
+    backends: Annotated[
+        list[str] | None, typer.Argument(metavar="[BACKEND]...", help="Of these backends; of all of them.")
+    ] = None,
+    *,
+    config: ConfigFile,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Change nothing; say what would go.")] = False,
+    grace: Annotated[
+        timedelta | None,
+        typer.Option(
+            parser=_duration, metavar="DURATION", help="How long garbage is kept, such as 24h; as configured."
+        ),
+    ] = None,
+    untagged: Annotated[
+        bool | None,
+        typer.Option("--untagged/--no-untagged", help="Also manifests that no tag leads to; as configured."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Remove what nothing refers to any more, while the gateway serves or while it doesn't."""
+    from gateway import gc as engine  # noqa: PLC0415 - the engine is not needed for the other commands
+
+    screen = Console(stderr=True)
+    columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False))
+    with Progress(*columns, console=screen, disable=not screen.is_terminal) as progress:
+        wishes = engine.Wishes(dry_run=dry_run, grace=grace, untagged=untagged)
+        tell = partial(_describe, progress, progress.add_task(""))
+        found = asyncio.run(engine.collect(config, backends or (), wishes, tell))
+    if as_json:
+        document = {"reports": [report.as_json() for report in found.reports], "advice": dict(found.advice)}
+        sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+    else:
+        for report in found.reports:
+            sys.stdout.write(f"{engine.as_text(report)}\n")
+        for name, advice in found.advice.items():
+            sys.stdout.write(f"{name}: {advice}\n")
+    problems = [problem for report in found.reports for problem in report.failed]
+    if problems:
+        raise ConfigError(problems)
+
+
+@cli.command()
 def plugins(
     config: Annotated[Path | None, typer.Option("--config", help="Say which are enabled by this file.")] = None,
 ) -> None:
@@ -228,10 +297,23 @@ def _schema() -> dict[str, Any]:
     return document
 
 
+def _offer(word: str) -> commands.Opening | None:
+    """Mount the commands that a plugin called *word* has, unless that is a command of our own."""
+    from gateway import commands  # noqa: PLC0415 - the engine is not needed for the other commands
+
+    offered = commands.of(word)
+    if offered is None:
+        return None
+    cli.add_typer(offered, name=word)
+    return commands.Opening(word)
+
+
 def main() -> None:
     """Run a command. Exit status 0 only on success; 1 with one line for each problem."""
     try:
-        cli()
+        word = next(iter(sys.argv[1:]), "-")
+        own = {command.name or getattr(command.callback, "__name__", "") for command in cli.registered_commands}
+        cli(obj=None if word.startswith("-") or word in own else _offer(word))
     except ConfigError as error:
         for problem in error.problems:
             sys.stderr.write(f"{problem}\n")

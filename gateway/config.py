@@ -296,6 +296,7 @@ class Config(Model):
     cache: CacheConfig = CacheConfig()
     database: DatabaseConfig = DatabaseConfig()
     hook_timeout: Duration = timedelta(seconds=10)
+    maintenance: Literal["read_only"] | None = None
     plugins: tuple[PluginItem, ...] = ()
 
     @model_validator(mode="after")

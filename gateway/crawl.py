@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from http import HTTPStatus
 from pathlib import Path
@@ -22,11 +22,11 @@ from gateway.core import keys, logs
 from gateway.core.crawls import Crawls
 from gateway.core.database import Database, migrate
 from gateway.core.index import owner
-from gateway.core.manifests import read
-from gateway.core.metadata import MetadataStore, Seen
+from gateway.core.metadata import MetadataStore
+from gateway.core.reading import Reading
 from gateway.errors import ConfigError, PluginFailedError, RegistryError
-from gateway.oci import Digest, RepositoryName, Tag
-from gateway.plugins import Capability, Manifest, NoCache, TagQuery, Upstream
+from gateway.oci import Digest, RepositoryName
+from gateway.plugins import Capability, NoCache, Upstream
 from gateway.plugins.manager import Plugins
 
 T = TypeVar("T")
@@ -113,7 +113,8 @@ async def _opened(
     config = launcher.check(path)
     signing = config.tokens.signing_key_file.exists()
     own = keys.load(config.tokens, shared=config.database.shared, create=False) if signing else keys.ephemeral()
-    plugins, database, metadata = app.build(config, own, NoCache())
+    parts = app.build(config, own, NoCache())
+    plugins, database, metadata = parts.plugins, parts.database, parts.metadata
     known = {name: backend for name, backend in plugins.backends.items() if isinstance(backend, Upstream)}
     if not known:
         raise ConfigError(["no backend of the configuration is another registry"])
@@ -235,10 +236,13 @@ class _Crawl:
         for _ in range(_ATTEMPTS):
             version = await self.metadata.version(name)
             project = await owner(self.plugins, name)
-            tags = await self._tags(name)
+            reading = Reading(self.upstream, self.metadata, name, project, version, self._ask)
+            tags = await reading.tags()
             if tags is None and version < 0:
                 return
-            there, found = await self._read(name, project, tags or (), version)
+            there, found = await reading.read(tags or ())
+            self.report.skipped += reading.skipped
+            self.report.recorded += reading.recorded
             lost = await self._lost(name, found)
             if tags is None or lost:
                 await self._require_health()
@@ -248,73 +252,6 @@ class _Crawl:
                 self.report.forgotten += len(lost)
                 return
         self.report.failed.append(f"{name}: it was changed all the time; it will be recorded as it is used")
-
-    async def _tags(self, name: RepositoryName) -> list[Tag] | None:
-        found: list[Tag] = []
-        while True:
-            page = await self._ask(partial(self.upstream.tags, name, TagQuery(last=found[-1] if found else "")))
-            if page is None:
-                return found or None
-            found += page.tags
-            if not page.more or not page.tags:
-                return found
-
-    async def _read(
-        self, name: RepositoryName, project: str, tags: Iterable[Tag], version: int
-    ) -> tuple[dict[Tag, Digest], set[Digest]]:
-        """Record what is under *tags*, and what that is an index of: where they point, and all that was found."""
-        there: dict[Tag, Digest] = {}
-        found: set[Digest] = set()
-        unread: set[Digest] = set()
-        for tag in tags:
-            try:
-                head = await self._ask(partial(self.upstream.manifest, name, tag, head=True))
-            except RegistryError as error:
-                _require_unknown(error)
-                self.report.skipped += 1
-                continue
-            if head is None:
-                continue
-            waiting = [head.digest]
-            while waiting:
-                digest = waiting.pop()
-                if digest in found or digest in unread:
-                    continue
-                children = await self._children(name, project, digest, version)
-                if children is None:
-                    unread.add(digest)
-                    continue
-                found.add(digest)
-                # The upstream is asked for manifests by sha256 alone.
-                waiting += [child for child in children if child.algorithm == "sha256"]
-            if head.digest in found:
-                there[tag] = head.digest
-            else:
-                self.report.skipped += 1
-        return there, found
-
-    async def _children(
-        self, name: RepositoryName, project: str, digest: Digest, version: int
-    ) -> Sequence[Digest] | None:
-        """What the manifest that the upstream calls *digest* is an index of, once it is recorded; None: it can't be."""
-        ours = await self.metadata.known_as(name, digest)
-        manifest = await self.metadata.manifest(name, ours) if ours else None
-        recorded = manifest is not None
-        try:
-            manifest = manifest or await self._ask(partial(self.upstream.manifest, name, digest))
-            if manifest is None or manifest.content is None:
-                return None
-            _, details = read(manifest.content, manifest.media_type)
-        except RegistryError as error:
-            # Nothing that is pushed through us; where it can be served it is.
-            _require_unknown(error)
-            return None
-        if not recorded and await self._note(name, project, replace(manifest, details=details), version):
-            self.report.recorded += 1
-        return [child.digest for child in details.manifests]
-
-    async def _note(self, name: RepositoryName, project: str, manifest: Manifest, version: int) -> bool:
-        return await self.metadata.note(name, project, (), manifest, Seen(version=version))
 
     async def _lost(self, name: RepositoryName, found: set[Digest]) -> list[Digest]:
         """The recorded manifests that no tag leads to and that the upstream has no more."""
@@ -326,9 +263,3 @@ class _Crawl:
             if await self._ask(partial(self.upstream.manifest, name, stored, head=True)) is None:
                 lost.append(digest)
         return lost
-
-
-def _require_unknown(error: RegistryError) -> None:
-    """Raise *error* unless it says that there is nothing, in a form that anybody can use."""
-    if error.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-        raise error

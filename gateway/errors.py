@@ -39,6 +39,8 @@ class ErrorCode(Enum):
     # Distribution's own, for what the specification has no word for.
     PAGINATION_NUMBER_INVALID = (400, "invalid number of results requested")
     RANGE_INVALID = (416, "the requested range is not satisfiable")
+    # GitLab's registry.
+    MANIFEST_REFERENCED_IN_LIST = (409, "manifest referenced by a manifest list")
     UNAVAILABLE = (503, "service unavailable, try again later")
     UNKNOWN = (500, "unknown error")
 

@@ -5,14 +5,20 @@ The plugins of the configuration are asked as a request would ask them; nothing 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Final, Literal
 
+from pydantic import SecretStr
+
 from gateway import app, launcher
+from gateway.config import Config, DatabaseConfig
 from gateway.core import keys, logs
 from gateway.core.cache import AnswerCache
+from gateway.core.database import migrate
 from gateway.core.router import NEEDS, Kind
 from gateway.errors import ConfigError, InvalidCredentialError, PluginFailedError, RegistryError
 from gateway.plugins import ANONYMOUS, Access, Client, Credential, Refusal, RequestFacts, Step
@@ -59,9 +65,8 @@ async def explain(path: Path, wish: Wish, image: str, credential: Credential | N
     signing = config.tokens.signing_key_file.exists()
     own = keys.load(config.tokens, shared=config.database.shared, create=False) if signing else keys.ephemeral()
     cache = AnswerCache(config.cache, own, logs.get("gateway"))
-    plugins, _, _ = app.build(config, own, cache)
     try:
-        async with cache.opened(), plugins.lifespan(_ASKED):
+        async with _opened(config, own, cache) as plugins:
             found = await _ask(plugins, wish, image, credential)
     except PluginFailedError as error:
         raise ConfigError([f"a plugin failed: {error.where}"]) from error
@@ -69,6 +74,24 @@ async def explain(path: Path, wish: Wish, image: str, credential: Credential | N
         found = Explanation((Step("answer", passed=False, finding=f"{error.status}: {error.why or error.message}"),))
     result = f"{wish} is {'granted' if found.granted else 'refused'}"
     return Explanation((*found.steps, Step("result", passed=found.granted, finding=result)), found.remedy)
+
+
+@asynccontextmanager
+async def _opened(config: Config, own: keys.Keys, cache: AnswerCache) -> AsyncIterator[Plugins]:
+    with TemporaryDirectory() as folder:
+        if not config.database.shared and not config.database.sqlite_path.exists():
+            # Before the first start nothing is kept; the gateway's own database is for the gateway to make.
+            nothing = DatabaseConfig(url=SecretStr(f"sqlite:///{folder}/gateway.db"))
+            config = config.model_copy(update={"database": nothing})
+            await migrate(nothing)
+        parts = app.build(config, own, cache)
+        plugins, database = parts.plugins, parts.database
+        await database.open()
+        try:
+            async with cache.opened(), plugins.lifespan(_ASKED):
+                yield plugins
+        finally:
+            await database.close()
 
 
 async def _ask(plugins: Plugins, wish: Wish, image: str, credential: Credential | None) -> Explanation:

@@ -53,8 +53,8 @@ def check(path: Path, *, create: bool = False) -> Config:
     except ConfigError as error:
         wrong += error.problems
     try:
-        plugins, _, _ = app.build(config, signing or keys.ephemeral(), NoCache())
-        wrong += plugins.check()
+        parts = app.build(config, signing or keys.ephemeral(), NoCache())
+        wrong += parts.plugins.check()
     except ConfigError as error:
         wrong += error.problems
     if wrong:

@@ -52,6 +52,10 @@ class Reader(Protocol):
         """All rows. Raises RegistryError (503) where the database can't answer."""
         ...
 
+    async def survey(self, query: Query, parameters: Mapping[str, Any]) -> Rows:
+        """All rows of a query that may take long; nobody else waits for it."""
+        ...
+
     async def close(self) -> None:
         """Give the connections back."""
         ...
@@ -67,6 +71,8 @@ class SqliteReader:
         self._quick = _reading(path, _BUSY_READER)
         self._patient = _reading(path, _BUSY_WRITER)
         self._one_at_a_time = asyncio.Lock()
+        self._surveying = _reading(path, _BUSY_WRITER)
+        self._one_survey = asyncio.Lock()
 
     async def rows(self, query: Query, parameters: Mapping[str, Any]) -> Rows:
         """All rows."""
@@ -76,18 +82,33 @@ class SqliteReader:
             return self._quick.execute(sql, values).fetchall()
         except sqlite3.OperationalError:
             # Busy (a checkpoint, a recovery) or really broken: the patient connection finds out.
-            async with self._one_at_a_time:
-                try:
-                    return await asyncio.to_thread(lambda: self._patient.execute(sql, values).fetchall())
-                except sqlite3.Error as error:
-                    raise unavailable() from error
+            return await self._aside(self._patient, self._one_at_a_time, sql, values)
         except sqlite3.Error as error:
             raise unavailable() from error
 
+    async def survey(self, query: Query, parameters: Mapping[str, Any]) -> Rows:
+        """All rows, read in a thread."""
+        sql, fixed = query.on_sqlite
+        return await self._aside(self._surveying, self._one_survey, sql, {**fixed, **parameters})
+
+    async def _aside(self, connection: sqlite3.Connection, alone: asyncio.Lock, sql: str, values: Any) -> Rows:
+        async with alone:
+            reading = asyncio.ensure_future(asyncio.to_thread(lambda: connection.execute(sql, values).fetchall()))
+            try:
+                return await asyncio.shield(reading)
+            except asyncio.CancelledError:
+                # The thread still uses the connection, which somebody may be about to close.
+                connection.interrupt()
+                await asyncio.wait((reading,))
+                reading.exception()
+                raise
+            except sqlite3.Error as error:
+                raise unavailable() from error
+
     async def close(self) -> None:
-        """Close both connections."""
-        self._quick.close()
-        self._patient.close()
+        """Close the connections."""
+        for connection in (self._quick, self._patient, self._surveying):
+            connection.close()
 
 
 def _reading(path: Path, timeout: float) -> sqlite3.Connection:
@@ -109,6 +130,10 @@ class EngineReader:
                 return [tuple(row) for row in await connection.execute(query.statement, dict(parameters))]
         except (SQLAlchemyError, OSError) as error:
             raise unavailable() from error
+
+    async def survey(self, query: Query, parameters: Mapping[str, Any]) -> Rows:
+        """All rows."""
+        return await self.rows(query, parameters)
 
     async def close(self) -> None:
         """Nothing of its own to close: the pool belongs to the database."""
@@ -137,6 +162,11 @@ class Database:
         """All rows of *query*. Raises RegistryError (503) where the database can't answer."""
         assert self._reader is not None
         return await self._reader.rows(query, parameters)
+
+    async def survey(self, query: Query, **parameters: Any) -> Rows:
+        """All rows of a *query* that may take long: no request waits for it."""
+        assert self._reader is not None
+        return await self._reader.survey(query, parameters)
 
     @asynccontextmanager
     async def write(self, *, durable: bool = True) -> AsyncIterator[Writer]:

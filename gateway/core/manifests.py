@@ -6,7 +6,8 @@ Image specification 1.1, "Image Manifest" and "Image Index"; Docker "Image Manif
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from gateway.errors import ErrorCode, RegistryError
@@ -19,7 +20,8 @@ _NOT_FETCHED: Final = (
     "application/vnd.oci.image.layer.nondistributable.v1.",
     "application/vnd.docker.image.rootfs.foreign.",
 )
-_EMPTY_CONFIG: Final = "application/vnd.oci.empty.v1+json"
+_WORD: Final = re.compile(r"[A-Za-z0-9]{1,32}")
+EMPTY_CONFIG: Final = "application/vnd.oci.empty.v1+json"
 
 
 def read(content: bytes, content_type: str | None) -> tuple[str, ManifestDetails]:
@@ -31,6 +33,27 @@ def read(content: bytes, content_type: str | None) -> tuple[str, ManifestDetails
     if MediaType(media_type).is_index:
         return media_type, _index(document)
     return media_type, _image(document)
+
+
+def platforms(index: bytes) -> Sequence[str]:
+    """The platforms of an index's children, such as ``linux/arm64/v8``, each once; what is no platform is left out."""
+    children = _document(index).get("manifests")
+    named = (
+        [child.get("platform") for child in children if isinstance(child, dict)] if isinstance(children, list) else []
+    )
+    return list(dict.fromkeys(filter(None, map(platform, named))))
+
+
+def platform(document: object) -> str:
+    """The platform that *document* (an image config, or the ``platform`` of a descriptor) names; empty: none.
+
+    BuildKit says of its attestations that their platform is unknown/unknown.
+    """
+    if not isinstance(document, dict):
+        return ""
+    parts = [document.get("os"), document.get("architecture"), document.get("variant")]
+    words = [part for part in parts if isinstance(part, str) and _WORD.fullmatch(part)]
+    return "/".join(words).lower() if words[:2] == parts[:2] and words[:1] != ["unknown"] else ""
 
 
 def _document(content: bytes) -> Mapping[str, Any]:

@@ -35,8 +35,9 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.sql.elements import ColumnElement
 
 from gateway.core.database import Database, Query, Writer
-from gateway.core.schema import blobs, manifests, references, repositories, tags
-from gateway.oci import Descriptor, Digest, Reference, RepositoryName, Tag
+from gateway.core.manifests import EMPTY_CONFIG, platforms
+from gateway.core.schema import blobs, documents, manifests, references, repositories, tags
+from gateway.oci import Descriptor, Digest, ManifestDetails, Reference, RepositoryName, Tag
 from gateway.plugins import Identity, Manifest, MissingContentError, TagPage, TagQuery
 
 T = TypeVar("T")
@@ -44,6 +45,7 @@ T = TypeVar("T")
 _AT_ONCE: Final = 500
 """Digests in one question; engines bound the parameters of a statement."""
 _ALL: Final = 2**31 - 1
+_MOST_BYTES: Final = 2**63 - 1
 
 _path = bindparam("path", type_=Text())
 _digest = bindparam("digest", type_=Text())
@@ -53,6 +55,8 @@ _limit = bindparam("limit", type_=BigInteger())
 _in_repository = repositories.c.path == _path
 
 _REPOSITORY: Final = Query(select(repositories.c.id).where(_in_repository))
+# No garbage of the repository is swept until the transaction ends; others may write to it.
+_HELD_REPOSITORY: Final = _REPOSITORY.statement.with_for_update(read=True, key_share=True)
 _VERSION: Final = Query(select(repositories.c.version).where(_in_repository))
 _BY_TAG: Final = Query(
     select(manifests.c.digest, manifests.c.media_type, manifests.c.size, manifests.c.id)
@@ -112,6 +116,12 @@ _ALIASES: Final = Query(
     .select_from(repositories.join(manifests, manifests.c.repository_id == repositories.c.id))
     .where(_in_repository, manifests.c.stored_as == _digest)
 )
+_POINTING: Final = Query(
+    select(tags.c.name, _there, manifests.c.held)
+    .select_from(repositories.join(tags, tags.c.repository_id == repositories.c.id).join(manifests))
+    .where(_in_repository)
+)
+_CRAWLED: Final = Query(select(repositories.c.crawled_at).where(_in_repository))
 _HELD_TAGS: Final = Query(
     select(tags.c.name)
     .select_from(repositories.join(tags, tags.c.repository_id == repositories.c.id).join(manifests))
@@ -150,9 +160,9 @@ _CATALOG: Final = (
 )
 
 
-def _among(dialect: str, column: ColumnElement[Any]) -> ColumnElement[bool]:
-    """Whether *column* is in the JSON list ``projects``: one parameter, however long the list."""
-    listed = bindparam("projects", type_=Text())
+def among(dialect: str, column: ColumnElement[Any], parameter: str = "projects") -> ColumnElement[bool]:
+    """Whether *column* is in the JSON list *parameter*: one value, however long the list."""
+    listed = bindparam(parameter, type_=Text())
     if dialect == "sqlite":
         return column.in_(select(func.json_each(listed).table_valued("value").c.value))
     return column.in_(select(func.json_array_elements_text(cast(listed, JSON))))
@@ -160,7 +170,7 @@ def _among(dialect: str, column: ColumnElement[Any]) -> ColumnElement[bool]:
 
 def catalog(dialect: str) -> Select[tuple[str]]:
     """The statement for a page of the repositories of some projects: each is looked up by its project."""
-    return _CATALOG.where(_among(dialect, repositories.c.project))
+    return _CATALOG.where(among(dialect, repositories.c.project))
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,6 +263,16 @@ class MetadataStore:
         """Whether what an upstream has under *digest* was pushed here by another digest."""
         return bool(await self._database.rows(_ALIASES, path=name, digest=digest))
 
+    async def pointing(self, name: RepositoryName) -> Mapping[Tag, tuple[Digest, bool]]:
+        """Every recorded tag: by what digest an upstream has its manifest, and whether it is held here alone."""
+        rows = await self._database.rows(_POINTING, path=name)
+        return {Tag(tag): (Digest(digest), bool(held)) for tag, digest, held in rows}
+
+    async def complete(self, name: RepositoryName) -> bool:
+        """Whether all of the repository was recorded once, as an upstream had it."""
+        rows = await self._database.rows(_CRAWLED, path=name)
+        return bool(rows) and rows[0][0] is not None
+
     async def held_tags(self, name: RepositoryName) -> Sequence[Tag]:
         """The tags that point at manifests which the upstream refused."""
         return [Tag(row[0]) for row in await self._database.rows(_HELD_TAGS, path=name)]
@@ -343,6 +363,19 @@ class MetadataStore:
                 await self._link(writer, key, digest, found[0][0], None)
         return bool(found)
 
+    async def drop(self, writer: Writer, key: int, *only: ColumnElement[bool]) -> bool:
+        """Drop the record of a repository with all that hangs on it, if *only* holds; its number is never another's."""
+        if not await writer.run(delete(repositories).where(repositories.c.id == key, *only)):
+            return False
+        if self._database.dialect == "sqlite":
+            record = self._insert(documents).values(
+                **_LAST, value=str(key), version=1, changed_at=self._now(), changed_by=""
+            )
+            older = cast(documents.c.value, BigInteger) < key
+            again = {"value": record.excluded.value, "changed_at": record.excluded.changed_at}
+            await writer.run(record.on_conflict_do_update(index_elements=list(_LAST), set_=again, where=older))
+        return True
+
     async def unlink(self, name: RepositoryName, digest: Digest) -> bool:
         """The repository no longer has the blob; False where it had none."""
         of_name = select(repositories.c.id).where(repositories.c.path == name).scalar_subquery()
@@ -356,7 +389,7 @@ class MetadataStore:
         """Store a manifest and point tags at it, in one transaction. The repository has a record by then."""
         assert manifest.details is not None
         async with self._database.write() as writer:
-            key = (await writer.rows(_REPOSITORY.statement, {"path": name}))[0][0]
+            key = (await writer.rows(_HELD_REPOSITORY, {"path": name}))[0][0]
             missing = await self._missing(writer, key, manifest.details.required)
             if missing:
                 raise MissingContentError(sorted(missing))
@@ -464,21 +497,31 @@ class MetadataStore:
             await writer.run(_bumped(name))
             await writer.run(_dropped(name, reference, ~manifests.c.held, _there == digest))
 
-    async def delete_manifest(self, name: RepositoryName, reference: Reference) -> bool:
-        """Delete a tag alone, or a manifest and with it every tag that points at it."""
+    async def delete_manifest(
+        self, name: RepositoryName, reference: Reference, *, expected: Digest | None = None
+    ) -> bool:
+        """Delete a tag alone (with *expected* only if it points there), or a manifest with every tag that does."""
         of_name = select(repositories.c.id).where(repositories.c.path == name).scalar_subquery()
         statement = (
             delete(manifests).where(manifests.c.repository_id == of_name, manifests.c.digest == reference)
             if isinstance(reference, Digest)
             else delete(tags).where(tags.c.repository_id == of_name, tags.c.name == reference)
         )
+        if expected is not None:
+            of_expected = select(manifests.c.id).where(
+                manifests.c.repository_id == of_name, manifests.c.digest == expected
+            )
+            statement = statement.where(tags.c.manifest_id == of_expected.scalar_subquery())
         async with self._database.write() as writer:
             return await writer.run(statement) > 0
 
     # -- steps of a transaction -------------------------------------------------------------------------
 
     async def _repository(self, writer: Writer, name: RepositoryName, project: str) -> int:
-        record = self._insert(repositories).values(path=name, project=project, created_at=self._now())
+        row = {"path": name, "project": project, "created_at": self._now()}
+        # SQLite would give the number of the last repository that was deleted to the next one.
+        number = {} if self._database.dialect != "sqlite" else {"id": _NEXT_NUMBER}
+        record = self._insert(repositories).values(**row, **number)
         # A crawl may have found the repository while nobody could say whose it is.
         unowned = repositories.c.project == ""
         await writer.run(
@@ -491,15 +534,19 @@ class MetadataStore:
     async def _link(self, writer: Writer, key: int, digest: Digest, size: int, upload: str | None) -> None:
         row = {"repository_id": key, "digest": digest, "size": size, "linked_at": self._now(), "upload": upload}
         record = self._insert(blobs).values(row)
-        again = {"upload": record.excluded.upload, "linked_at": record.excluded.linked_at}
+        again = {name: record.excluded[name] for name in ("upload", "linked_at", "unreferenced_at")}
         await writer.run(record.on_conflict_do_update(index_elements=["repository_id", "digest"], set_=again))
 
     async def _missing(self, writer: Writer, key: int, required: frozenset[Digest]) -> set[Digest]:
+        """Those of *required* that the repository lacks. The others are garbage no longer."""
         missing = set(required)
         for part in _parts(sorted(required)):
             for table in (blobs, manifests):
-                asked = select(table.c.digest).where(table.c.repository_id == key, table.c.digest.in_(part))
-                missing -= {Digest(row[0]) for row in await writer.rows(asked)}
+                those = (table.c.repository_id == key, table.c.digest.in_(part))
+                rows = await writer.rows(select(table.c.digest, table.c.unreferenced_at).where(*those))
+                missing -= {Digest(row[0]) for row in rows}
+                if any(row[1] for row in rows):
+                    await writer.run(update(table).where(*those).values(unreferenced_at=None))
         return missing
 
     async def _store(self, writer: Writer, key: int, manifest: Manifest, seen: Seen) -> int:
@@ -518,10 +565,15 @@ class MetadataStore:
             "held": seen.held,
             "pushed_at": self._now(),
             "pushed_by": seen.by,
+            **_image(manifest, details),
         }
         record = self._insert(manifests).values(row)
         # Only a push is a new time; what was merely seen keeps what is known of its push.
-        fresh = ("media_type", "pushed_at", "pushed_by", "stored_as", "held") if seen.pushed else ("media_type",)
+        fresh = (
+            ("media_type", "pushed_at", "pushed_by", "stored_as", "held", "unreferenced_at")
+            if seen.pushed
+            else ("media_type",)
+        )
         again = {name: record.excluded[name] for name in fresh}
         stored = record.on_conflict_do_update(index_elements=["repository_id", "digest"], set_=again)
         number = int((await writer.rows(stored.returning(manifests.c.id)))[0][0])
@@ -549,6 +601,11 @@ class MetadataStore:
     async def _point(self, writer: Writer, key: int, pointed: Mapping[Tag, int], seen: Seen) -> None:
         """Point tags at manifests, by the numbers of their rows."""
         now = self._now()
+        facts: dict[int, tuple[int, int]] = {}
+        for part in _parts(sorted(set(pointed.values()))):
+            asked = select(manifests.c.id, manifests.c.created_at, manifests.c.layers_size)
+            for number, created, size in await writer.rows(asked.where(manifests.c.id.in_(part))):
+                facts[number] = (-1 if created is None else created, -1 if size is None else size)
         rows = [
             {
                 "repository_id": key,
@@ -557,13 +614,41 @@ class MetadataStore:
                 "created_at": now,
                 "pushed_at": now,
                 "pushed_by": seen.by,
+                "image_created_at": facts[manifest][0],
+                "image_size": facts[manifest][1],
             }
             for tag, manifest in pointed.items()
         ]
         record = self._insert(tags)
-        again = {name: record.excluded[name] for name in ("manifest_id", "pushed_at", "pushed_by")}
+        fresh = ("manifest_id", "pushed_at", "pushed_by", "image_created_at", "image_size")
+        again = {name: record.excluded[name] for name in fresh}
         if rows:
             await writer.run(record.on_conflict_do_update(index_elements=["repository_id", "name"], set_=again), rows)
+
+
+_LAST: Final = {"plugin": "gateway", "kind": "last number", "key": "repositories"}
+"""The document that has the greatest number of a repository that was deleted."""
+_of_last = [documents.c[name] == value for name, value in _LAST.items()]
+_NEXT_NUMBER: Final = select(
+    func.max(
+        func.coalesce(select(func.max(repositories.c.id)).scalar_subquery(), 0),
+        func.coalesce(select(cast(documents.c.value, BigInteger)).where(*_of_last).scalar_subquery(), 0),
+    )
+    + 1
+).scalar_subquery()
+
+
+def _image(manifest: Manifest, details: ManifestDetails) -> dict[str, Any]:
+    """What the manifest alone says of its image; the rest stands in the config."""
+    if details.config is None:
+        assert manifest.content is not None
+        return {"platforms": ",".join(platforms(manifest.content)), "dated": True}
+    return {
+        "config": details.config.digest,
+        # Descriptors may lie: what the engines can't count is as good as endless.
+        "layers_size": min(sum(layer.size for layer in details.layers), _MOST_BYTES),
+        "dated": details.config.media_type == EMPTY_CONFIG,
+    }
 
 
 def _bumped(name: RepositoryName, version: int | None = None) -> Update:

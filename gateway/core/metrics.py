@@ -36,6 +36,38 @@ PLUGIN_FAILURES: Final = Counter(
 CACHE_DOWN: Final = Gauge(
     "registry_gateway_cache_down", "1 where a worker can't reach the shared cache.", multiprocess_mode="livemax"
 )
+TASK_FAILURES: Final = Counter("registry_gateway_task_failures", "Promised work that failed, each time.", ("task",))
+GARBAGE_REMOVED: Final = Counter(
+    "registry_gateway_gc_removed",
+    "Garbage that this gateway's periodic job removed: manifests, links and blobs.",
+    ("backend", "kind"),
+)
+GARBAGE_REMOVED_BYTES: Final = Counter(
+    "registry_gateway_gc_removed_bytes", "Bytes that this gateway's periodic job freed.", ("backend",)
+)
+GARBAGE_WAITING_BYTES: Final = Gauge(
+    "registry_gateway_gc_waiting_bytes",
+    "Bytes of blobs that were waiting for their grace when the last good collection ended.",
+    ("backend",),
+    multiprocess_mode="livemostrecent",
+)
+GARBAGE_LAST_SUCCESS: Final = Gauge(
+    "registry_gateway_gc_last_success_timestamp_seconds",
+    "When the last good collection ended, whoever ran it.",
+    ("backend",),
+    multiprocess_mode="livemostrecent",
+)
+READ_ONLY: Final = Gauge(
+    "registry_gateway_read_only", "1 while nothing may be pushed or deleted.", multiprocess_mode="livemostrecent"
+)
+CLEANED_TAGS: Final = Counter(
+    "registry_gateway_cleanup_removed_tags", "Tags that rules removed, by how: cleanup policy or bulk delete.", ("how",)
+)
+CLEANED_BYTES: Final = Counter(
+    "registry_gateway_cleanup_removed_bytes",
+    "Bytes that no tag leads to any more because of plans that were applied as a whole.",
+    ("how",),
+)
 JOB_FAILURES: Final = Counter("registry_gateway_job_failures", "Runs of periodic jobs that failed.", ("job",))
 
 _METHODS: Final = frozenset(method for methods in NEEDS.values() for method in methods)

@@ -10,6 +10,7 @@ import secrets
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -17,13 +18,14 @@ from aiohttp import HttpVersion10, web
 from aiohttp.web_protocol import RequestHandler
 
 from gateway.config import Config
-from gateway.core.handlers import HANDLERS, Exchange
+from gateway.core.handlers import Exchange, answer
 from gateway.core.handlers.base import Core
 from gateway.core.history import History, told
 from gateway.core.logs import RequestLog, Trace
 from gateway.core.metrics import PLUGIN_FAILURES, Meter
 from gateway.core.rendering import API_VERSION, error_response, json_response
 from gateway.core.router import parse
+from gateway.core.streaming import read_bounded
 from gateway.core.tokenserver import TokenServer
 from gateway.errors import ErrorCode, PluginFailedError, RegistryError
 from gateway.oci import Action
@@ -64,7 +66,7 @@ class Pipeline:
         trace.subject, trace.kind = caller.identity.subject, caller.identity.kind
         project = await access.admit(caller, route, client, realm)  # UNAUTHORIZED, DENIED
         exchange = Exchange(self._core, request, route, caller, client, project, base)
-        return await HANDLERS[route.kind, route.method](exchange)
+        return await answer(exchange)  # UNAVAILABLE where it would change something that may not be changed now
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer one request, whatever happens; count it and write its line."""
@@ -190,7 +192,9 @@ class Pipeline:
         self, endpoint: ApiEndpoint, parts: Mapping[str, str], request: web.BaseRequest, client: Client, trace: Trace
     ) -> web.StreamResponse:
         """An endpoint of an area: the area recognises the caller, the one decision says what they may."""
-        asking = Asking(request, client, await endpoint.area.identify(request, client), parts)
+        identity = await endpoint.area.identify(request, client)
+        read = partial(read_bounded, request, stall=self._core.stall)
+        asking = Asking(request, client, identity, parts, self._base(request), read)
         trace.subject, trace.kind = asking.identity.subject, asking.identity.kind
         needed = () if isinstance(endpoint.needs, Public) else tuple(await endpoint.needs(asking))
         answers = await self._core.access.decide(asking.identity, needed) if needed else ()
@@ -204,6 +208,8 @@ class Pipeline:
         repository = next((access.name for access in in_registry), None)
         facts = RequestFacts(request.method, endpoint.path, repository, None, in_registry, client)
         self._core.access.veto(asking.identity, facts)
+        if any(Action.DELETE in access.actions for access in in_registry):
+            await self._core.maintenance.require_writable()
         return await endpoint.handler(asking)
 
     async def _explain(

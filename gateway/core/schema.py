@@ -56,6 +56,8 @@ repositories = Table(
     Column("cleanup_started_at", BigInteger),
     Column("cleanup_completed_at", BigInteger),
     Column("cleanup_deleted", BigInteger, nullable=False, server_default="0"),
+    # When somebody last pushed to it, or asked what it has in order to push: no garbage of it is swept meanwhile.
+    Column("active_at", BigInteger),
 )
 
 blobs = Table(
@@ -67,6 +69,8 @@ blobs = Table(
     Column("linked_at", BigInteger, nullable=False),
     # The upload that made the link: its closing request may come twice and is answered alike.
     Column("upload", String(36)),
+    # Since when no manifest of the repository refers to it, as a collection of garbage found.
+    Column("unreferenced_at", BigInteger),
     Index("ix_blobs_digest", "digest"),
 )
 
@@ -96,6 +100,8 @@ manifests = Table(
     Column("dated", Boolean, nullable=False, server_default=false()),
     Column("pushed_at", BigInteger, nullable=False),
     Column("pushed_by", String(255), nullable=False),
+    # Since when no tag leads to it, as a collection of garbage found.
+    Column("unreferenced_at", BigInteger),
     UniqueConstraint("repository_id", "digest"),
     Index("ix_manifests_repository_id_subject_digest", "repository_id", "subject", "digest"),
     # The few that have one, without reading the bytes of all the others.
@@ -107,7 +113,7 @@ manifests = Table(
         postgresql_where=text("stored_as IS NOT NULL"),
     ),
     # Those of which somebody has yet to read the config.
-    Index("ix_manifests_undated", "repository_id", sqlite_where=text("NOT dated"), postgresql_where=text("NOT dated")),
+    Index("ix_manifests_undated", "repository_id", sqlite_where=text("dated = 0"), postgresql_where=text("NOT dated")),
 )
 
 references = Table(
@@ -151,6 +157,15 @@ uploads = Table(
     Column("changed_at", BigInteger, nullable=False, index=True),
 )
 
+orphans = Table(
+    "orphans",
+    schema,
+    # Bytes in a backend that no repository links, and since when, as a collection of garbage found.
+    Column("backend", String(255), primary_key=True),
+    Column("digest", _Digest, primary_key=True),
+    Column("unreferenced_at", BigInteger, nullable=False),
+)
+
 crawls = Table(
     "crawls",
     schema,
@@ -171,8 +186,8 @@ tasks = Table(
     Column("ordered_by", String(255), nullable=False),
     Column("ordered_at", BigInteger, nullable=False),
     Column("attempts", Integer, nullable=False, server_default="0"),
-    # When it is tried next; null: never again.
-    Column("due_at", BigInteger, index=True),
+    # When it is tried next.
+    Column("due_at", BigInteger, nullable=False, index=True),
     # Who works on it now, and until when that is believed without word from them.
     Column("holder", String(36)),
     Column("held_until", BigInteger, nullable=False, server_default="0"),

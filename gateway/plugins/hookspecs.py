@@ -148,8 +148,8 @@ class GatewaySpecs:
     @hookspec
     async def gateway_set_registry_level(
         self, identity: Identity, project: Project, level: RegistryLevel
-    ) -> bool | None:
-        """Keep *level* as the project's ``container_registry_access_level``; True where it is kept.
+    ) -> RegistryLevel | None:
+        """Keep *level* as the project's ``container_registry_access_level``, and give it where it is kept.
 
         Asked of the project's source, once *identity* may change its settings.
         """
@@ -165,6 +165,19 @@ class GatewaySpecs:
         """Change the project's policy by *attributes* (semantics 7.1: those of the REST API), and give it.
 
         Raises InvalidSettingError with what is wrong. Asked once *identity* may change the project's settings.
+        """
+
+    @hookspec(firstresult=True)
+    async def gateway_run_cleanup(
+        self,
+        identity: Identity,
+        project: Project,
+        confirm: bool,  # noqa: FBT001 - arguments of hooks have no keyword
+    ) -> Mapping[str, str] | None:
+        """Have the project's expiration policy run soon, if you run policies, and return at once.
+
+        With *confirm* what a run has stopped at goes too. Answer, by repository, the ids of the plans that still wait
+        for that. Raises InvalidSettingError where the policy is not enabled. Asked once *identity* may do it.
         """
 
     # -- a request, in the order it is asked ---------------------------------------------------------

@@ -118,6 +118,10 @@ class Plugins:
         """The names of the plugins that answer *hook*, in the order in which they are asked."""
         return tuple(asked.plugin for asked in self._asked.get(hook, ()))
 
+    def plugin(self, name: str) -> object:
+        """The plugin of that name; None where the configuration has none."""
+        return self._manager.get_plugin(name)
+
     def collect_backends(self, items: Sequence[PluginItem]) -> Iterator[str]:
         """Take the backends that plugins offer, and which repositories go to which; yield what is wrong."""
         offered: dict[str, str] = {}
@@ -179,12 +183,12 @@ class Plugins:
         return tuple(job for asked in self._asked["gateway_jobs"] for job in asked.function() or ())
 
     @asynccontextmanager
-    async def lifespan(self, answering: Sequence[str] | None = None) -> AsyncIterator[None]:
+    async def lifespan(self, answering: Sequence[str] | None = None, *named: str) -> AsyncIterator[None]:
         """Open every plugin in order, and leave in reverse whatever was entered.
 
-        With *answering*, only the plugins that answer one of these hooks.
+        With *answering*, only the plugins that answer one of these hooks, and those *named*.
         """
-        names = None if answering is None else {name for hook in answering for name in self.answering(hook)}
+        names = None if answering is None else {*named, *(name for hook in answering for name in self.answering(hook))}
         async with AsyncExitStack() as stack:
             for asked in self._asked["gateway_lifespan"]:
                 if names is not None and asked.plugin not in names:
@@ -279,6 +283,11 @@ class Plugins:
         """Change the project's policy. Raises InvalidSettingError."""
         question = {"identity": identity, "project": project, "attributes": attributes}
         return await self._first("gateway_set_expiration_policy", ExpirationPolicy, **question)
+
+    async def run_cleanup(self, identity: Identity, project: Project, *, confirm: bool) -> Mapping[str, str] | None:
+        """Have the project's policy run soon. Raises InvalidSettingError."""
+        question = {"identity": identity, "project": project, "confirm": confirm}
+        return await self._first("gateway_run_cleanup", Mapping, **question)
 
     def _of(self, identity: Identity, hook: str) -> Iterator[Asked]:
         """Whom a question about *identity* is put to: its own source, for a nobody every source."""
@@ -519,6 +528,7 @@ class Plugins:
 _MAY_SAY: Final[Mapping[str, type[Exception]]] = {
     "gateway_authenticate": InvalidCredentialError,
     "gateway_set_expiration_policy": InvalidSettingError,
+    "gateway_run_cleanup": InvalidSettingError,
 }
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from gateway.oci import ByteRange, Descriptor, Digest, ManifestDetails, Reference, RepositoryName, Tag
+from gateway.plugins.plans import Applied, CleanupRules, Plan
 
 if TYPE_CHECKING:
     from gateway.plugins.chain import Answer
@@ -230,6 +232,55 @@ class Upstream(Backend, ManifestStore, Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class GarbageRules:
+    """When a backend's garbage goes: *grace* after it became garbage, and nothing that was touched within *quiet*.
+
+    Of a repository that was pushed to within *quiet* nothing goes. *untagged*: also manifests that no tag leads to.
+    *interval* is that of the periodic job; None: there is none.
+    """
+
+    grace: timedelta = timedelta(hours=24)
+    quiet: timedelta = timedelta(minutes=10)
+    untagged: bool = False
+    interval: timedelta | None = timedelta(hours=1)
+
+
+@dataclass(frozen=True, slots=True)
+class StoredBlob:
+    """A blob's bytes as they lie in a backend; *stored_at* is when they were last put there (seconds since 1970)."""
+
+    digest: Digest
+    size: int
+    stored_at: float
+
+
+@runtime_checkable
+class Collectable(Backend, Protocol):
+    """A backend with ``metadata = truth`` whose blobs can be removed, once no repository links them, while it is used.
+
+    A link is made only while the blob is pinned, and bytes are removed only while nobody pins them and nothing links
+    them: so there is never a link without bytes, whatever is killed when.
+    """
+
+    garbage: GarbageRules
+
+    def stored(self) -> AsyncIterator[Sequence[StoredBlob]]:
+        """Every blob whose bytes are here, some at a time."""
+        ...
+
+    def pinned(self, digest: Digest) -> AbstractAsyncContextManager[bool]:
+        """Whether the blob's bytes are here; in no process are they removed while the block runs. Kept short."""
+        ...
+
+    async def remove_blob(self, digest: Digest, before: float, linked: Callable[[], Awaitable[bool]]) -> bool:
+        """Remove the blob's bytes; False where they stay: pinned, put there since *before*, *linked*, or gone.
+
+        *linked* is asked while nobody can pin the blob.
+        """
+        ...
+
+
 class Metadata(ManifestStore, Protocol):
     """The core's tables, lent to plugins. Names are those of repositories; times are UTC."""
 
@@ -297,6 +348,13 @@ class Facts(Protocol):
         self, identity: Identity, project: Project, attributes: Mapping[str, object]
     ) -> ExpirationPolicy | None:
         """Change it; None where nobody keeps policies. Raises InvalidSettingError."""
+        ...
+
+    async def run_cleanup(self, identity: Identity, project: Project, *, confirm: bool) -> Mapping[str, str] | None:
+        """Have the policy run soon, and with *confirm* what it stopped at; see the hook. None: nobody runs policies.
+
+        Raises InvalidSettingError where the policy is not enabled.
+        """
         ...
 
     async def authenticate(self, credential: Credential, client: Client) -> Identity:
@@ -433,7 +491,8 @@ class RepositoryRecord:
     """What is recorded of a repository. *project* is the lower-case path of its project; times are UTC.
 
     *status* is GitLab's: None, ``delete_scheduled``, ``delete_ongoing`` or ``delete_failed``. *cleanup_state* is
-    ``unscheduled``, ``scheduled``, ``unfinished`` or ``ongoing`` (semantics 7.3).
+    ``unscheduled``, ``scheduled``, ``unfinished`` or ``ongoing`` (semantics 7.3); *cleanup_deleted* is how many tags
+    the last run deleted, *cleanup_completed_at* when one was last finished.
     """
 
     id: int
@@ -444,6 +503,8 @@ class RepositoryRecord:
     cleanup_state: str
     cleanup_started_at: datetime | None
     tags_count: int
+    cleanup_completed_at: datetime | None = None
+    cleanup_deleted: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -465,6 +526,7 @@ class TagRecord:
     platforms: tuple[str, ...]
 
 
+CleanupState = Literal["unscheduled", "scheduled", "unfinished", "ongoing"]
 TagOrder = Literal["name", "created", "size", "pushed"]
 
 
@@ -485,6 +547,11 @@ class TagSearch:
     limit: int = 20
     after: str | None = None
     dated: bool = False
+
+
+def nobody_watches(state: Applied) -> None:
+    """Nobody wants to know how far it is."""
+    del state
 
 
 class Images(Protocol):
@@ -542,6 +609,40 @@ class Images(Protocol):
 
     async def delete_repository(self, number: int, by: By) -> bool:
         """Have the whole repository deleted, soon, whatever ends meanwhile; False: there is none."""
+        ...
+
+    async def repositories_of(self, projects: Sequence[str]) -> Sequence[RepositoryRecord]:
+        """All repositories of *projects* (lower-case paths), by number: for work that nobody looks at."""
+        ...
+
+    async def plan(
+        self,
+        name: RepositoryName,
+        rules: CleanupRules,
+        *,
+        now: datetime | None = None,
+        only: Mapping[str, str] | None = None,
+    ) -> Plan:
+        """Decide about every tag, and remove none. With *only*, tags and their digests, no others would go.
+
+        Configs are read where dates matter and are not known yet. Raises InvalidSettingError where a pattern is none.
+        """
+        ...
+
+    async def apply(
+        self, plan: Plan, by: By, told: Callable[[Applied], None] = nobody_watches, *, seconds: float | None = None
+    ) -> Applied:
+        """Remove what *plan* says, tag by tag, for at most *seconds*; a tag that moved since is left alone.
+
+        *told* hears of each. Between two there is a pause, for those who pull.
+        """
+        ...
+
+    async def mark_cleanup(self, number: int, state: CleanupState, *, deleted: int | None = None) -> None:
+        """Record how the cleanup of a repository stands: ``ongoing`` begins it, ``unscheduled`` completes it.
+
+        *deleted* is how many tags it deleted.
+        """
         ...
 
 
@@ -606,6 +707,18 @@ class Documents(Protocol):
 
     async def remove(self, kind: str, key: str) -> None:
         """Keep it no longer."""
+        ...
+
+
+class Opener(Protocol):
+    """What a plugin's commands are given as ``ctx.obj``: a gateway's parts, beside one that serves or without one."""
+
+    def opened(self, config: Path) -> AbstractAsyncContextManager[Any]:
+        """The plugin whose command it is, as the configuration at *config* has it, open with what it is lent.
+
+        Raises ConfigError: where the configuration is no good or doesn't name the plugin, and in place of a
+        RegistryError of the block.
+        """
         ...
 
 

@@ -191,9 +191,9 @@ class Standing:
     """How an identity stands to one project, or to one group.
 
     *role* is the highest that its user holds there as a member (for a job: the user who runs it). *covered* says that
-    a deploy token was made for the project or a group above it, or that a job runs in it. *listed* says of a job of
-    another project whether this one's job token allowlist lets it in (semantics 2.5). *steps* say what the source asked
-    elsewhere to know it.
+    a deploy token was made for the project or a group above it, or that a job runs in it; of a group, that its user is
+    a member of a project below it, as far as the source can tell. *listed* says of a job of another project whether
+    this one's job token allowlist lets it in (semantics 2.5). *steps* say what the source asked elsewhere to know it.
     """
 
     role: Role | None = None
@@ -402,6 +402,10 @@ class Asking:
     client: Client
     identity: Identity
     parts: Mapping[str, str]
+    base: str
+    """The URL by which the client reached the gateway."""
+    read: Callable[[int], Awaitable[bytes]]
+    """Reads the body, of at most that many bytes. Raises RegistryError: 413 for more, 400 where it breaks off, 408."""
     answers: tuple[Answer, ...] = ()
     """What was decided of the accesses that the endpoint needs, in their order; all are granted."""
 

@@ -18,7 +18,7 @@ class Plugin:
 
     def __init__(self, config: config.Config, services: Services) -> None:
         self._name = services.name
-        self._store = LocalStore(config.root, config.expire_after.total_seconds())
+        self._store = LocalStore(config.root, config.expire_after.total_seconds(), config.gc.rules())
 
     @hookimpl
     def gateway_lifespan(self) -> AbstractAsyncContextManager[None]:

@@ -4,8 +4,10 @@
 
     blobs/<algorithm>/<first two of the hash>/<hash>     whole, verified, never changed
     uploads/<uuid>                                       what came so far; its size is the offset
+    locks/<two of a hash>                                empty, for keeping links and removals apart
 
 Any process may continue any upload: what it holds is what the file holds, and a lock on the file keeps writers apart.
+Blobs whose hashes begin alike share a lock: whoever links one holds it with others, whoever removes one holds it alone.
 """
 
 from __future__ import annotations
@@ -15,9 +17,10 @@ import errno
 import fcntl
 import hashlib
 import os
+import stat
 import time
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
@@ -31,11 +34,15 @@ from gateway.plugins import (
     Chunks,
     Digest,
     DigestMismatchError,
+    ErrorCode,
+    GarbageRules,
     OffsetError,
     OpenBlob,
     Progress,
+    RegistryError,
     RepositoryName,
     StorageFullError,
+    StoredBlob,
     UploadBusyError,
     UploadUnknownError,
 )
@@ -46,6 +53,12 @@ _CHUNK: Final = 256 * 1024
 _THREADS: Final = 8
 _LOCK_TRIES: Final = 20
 _LOCK_PAUSE: Final = 0.05
+_SHARE_WITHIN: Final = 30.0
+"""Seconds for which whoever stores or links a blob waits for a removal, which takes as long as one file does."""
+_OWN_WITHIN: Final = 2.0
+"""Seconds for which a removal waits for them; it comes again."""
+_TURN: Final = 0.005
+_LISTED: Final = 500
 _KEPT_HASHES: Final = 1024
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 _LOW: Final = 16 * 1024 * 1024
@@ -101,19 +114,24 @@ class LocalStore:
 
     metadata: Literal["truth", "index"] = "truth"
 
-    def __init__(self, root: Path, expire_after: float) -> None:
+    def __init__(self, root: Path, expire_after: float, garbage: GarbageRules | None = None) -> None:
+        self.garbage = garbage or GarbageRules()
         self._root = root
         self._blobs = root / "blobs"
         self._uploads = root / "uploads"
+        self._locks = root / "locks"
         self._expire_after = expire_after
         self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="store")
         self._running: LRUCache[str, _Running] = LRUCache(_KEPT_HASHES)
         self._durable: set[Path] = set()
 
     def open(self) -> None:
-        """Make the folders."""
-        for folder in (self._blobs, self._uploads):
+        """Make the folders, and the locks: a full disk must not keep anybody from making room."""
+        for folder in (self._blobs, self._uploads, self._locks):
             folder.mkdir(parents=True, exist_ok=True)
+        for lock in (self._locks / f"{number:02x}" for number in range(256)):
+            if not lock.exists():
+                lock.touch(0o600)
         for folder in (self._root, self._root.parent):
             _flush(folder)
 
@@ -213,12 +231,15 @@ class LocalStore:
             if found != digest.encoded:
                 self._upload(upload).unlink(missing_ok=True)
                 raise DigestMismatchError(digest)
-            await self._run(self._keep, descriptor, upload, self._blob(digest))
+            async with self._sharing(digest):
+                await self._run(self._keep, descriptor, upload, self._blob(digest))
         return size
 
     def _keep(self, descriptor: int, upload: str, blob: Path) -> None:
         path = self._upload(upload)
         try:
+            # The last byte may have come long ago; the blob is young from now on.
+            os.utime(descriptor)
             os.fsync(descriptor)
         except OSError:
             # The kernel tells of lost writes once: to flush again would succeed, and prove nothing.
@@ -257,6 +278,58 @@ class LocalStore:
 
     async def delete_blob(self, name: RepositoryName, digest: Digest) -> None:
         """Nothing: other repositories may link the same bytes."""
+
+    # -- garbage ----------------------------------------------------------------------------------------
+
+    async def stored(self) -> AsyncIterator[Sequence[StoredBlob]]:
+        """Every blob, by folders."""
+        for algorithm in await self._run(_names, self._blobs):
+            for shard in await self._run(_names, self._blobs / algorithm):
+                found = await self._run(_listed, self._blobs / algorithm / shard, algorithm)
+                for start in range(0, len(found), _LISTED):
+                    yield found[start : start + _LISTED]
+
+    @asynccontextmanager
+    async def pinned(self, digest: Digest) -> AsyncIterator[bool]:
+        """Whether the blob is here; no process removes it while the block runs."""
+        async with self._sharing(digest):
+            yield self._blob(digest).exists()
+
+    async def remove_blob(self, digest: Digest, before: float, linked: Callable[[], Awaitable[bool]]) -> bool:
+        """Remove the blob's file, unless it is pinned, was put there since *before*, or is *linked*."""
+        path = self._blob(digest)
+        async with self._shard(digest, fcntl.LOCK_EX, _OWN_WITHIN) as alone:
+            # Somebody else may have removed it.
+            with suppress(FileNotFoundError):
+                if alone and (await self._run(path.stat)).st_mtime <= before and not await linked():
+                    await self._run(path.unlink)
+                    return True
+        return False
+
+    @asynccontextmanager
+    async def _sharing(self, digest: Digest) -> AsyncIterator[None]:
+        async with self._shard(digest, fcntl.LOCK_SH, _SHARE_WITHIN) as shared:
+            if not shared:
+                busy = "the registry is busy removing garbage, try again"
+                raise RegistryError(ErrorCode.UNAVAILABLE, busy, headers={"Retry-After": "5"})
+            yield
+
+    @asynccontextmanager
+    async def _shard(self, digest: Digest, kind: int, within: float) -> AsyncIterator[bool]:
+        """Hold the lock of the blobs whose hashes begin like *digest*'s; False where it can't be had in time."""
+        with _no_space():
+            descriptor = os.open(self._locks / digest.encoded[:2], os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            held = _try_lock(descriptor, kind)
+            for _ in range(round(within / _TURN)):
+                if held:
+                    break
+                # Waiting in a thread could keep all threads from whoever is to let go.
+                await asyncio.sleep(_TURN)
+                held = _try_lock(descriptor, kind)
+            yield held
+        finally:
+            os.close(descriptor)
 
     # -- upkeep -----------------------------------------------------------------------------------------
 
@@ -402,6 +475,32 @@ def _remove_if_older(path: Path, limit: float) -> None:
             path.unlink()
     finally:
         os.close(descriptor)
+
+
+def _try_lock(descriptor: int, kind: int) -> bool:
+    try:
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _names(folder: Path) -> list[str]:
+    with os.scandir(folder) as entries:
+        return sorted(entry.name for entry in entries if entry.is_dir(follow_symlinks=False))
+
+
+def _listed(folder: Path, algorithm: str) -> list[StoredBlob]:
+    found = []
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            # Removed meanwhile, or no blob: not ours to judge.
+            with suppress(FileNotFoundError, ValueError):
+                digest = Digest.parse(f"{algorithm}:{entry.name}")
+                state = entry.stat(follow_symlinks=False)
+                if stat.S_ISREG(state.st_mode):
+                    found.append(StoredBlob(digest, state.st_size, state.st_mtime))
+    return found
 
 
 def _flush(folder: Path) -> None:

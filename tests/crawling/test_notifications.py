@@ -192,10 +192,10 @@ def test_without_the_header(told: Told) -> None:
 
 def test_without_a_secret_there_is_no_webhook(place: Place) -> None:
     """Where no secret is configured there is no such endpoint, and a path that is none is 404."""
-    plugins, _, _ = app.build(load(place.config), keys.ephemeral(), NoCache())
+    plugins = app.build(load(place.config), keys.ephemeral(), NoCache()).plugins
     assert plugins.endpoints() == ()
     place.configure(notifications_token=TOKEN)
-    plugins, _, _ = app.build(load(place.config), keys.ephemeral(), NoCache())
+    plugins = app.build(load(place.config), keys.ephemeral(), NoCache()).plugins
     assert [(found.method, found.path) for found in plugins.endpoints()] == [("POST", PATH)]
 
 

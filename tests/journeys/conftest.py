@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 LOCAL, REGISTRY, PASSWORDS, TOKENS, GATEWAY = "local", "registry", "with passwords", "with our tokens", "a gateway"
 EVERYWHERE = {
+    "tests.journeys.test_ci_deletion",
     "tests.journeys.test_docker",
     "tests.journeys.test_mounts",
     "tests.journeys.test_podman",

@@ -1,8 +1,16 @@
 """One file for each resource of the OCI distribution specification, one function for each of its methods."""
 
+from __future__ import annotations
+
+from contextlib import suppress
+
+from aiohttp import web
+
 from gateway.core.handlers import blobs, catalog, manifests, referrers, tags, uploads
 from gateway.core.handlers.base import Exchange, Handler
 from gateway.core.router import Kind
+from gateway.errors import RegistryError
+from gateway.oci import Action
 
 HANDLERS: dict[tuple[Kind, str], Handler] = {
     (Kind.BASE, "GET"): catalog.base,
@@ -27,4 +35,33 @@ HANDLERS: dict[tuple[Kind, str], Handler] = {
     (Kind.REFERRERS, "HEAD"): referrers.get,
 }
 
-__all__ = ["HANDLERS", "Exchange"]
+
+async def answer(exchange: Exchange) -> web.StreamResponse:
+    """What the handler of the route answers.
+
+    What changes something asks first whether anything may be changed; what belongs to a push is noted as one.
+    """
+    core, route = exchange.core, exchange.route
+    handler = HANDLERS[route.kind, route.method]
+    if route.method == "HEAD" and route.name is not None and _may_push(exchange):
+        # Whoever can't be noted can't push either; to pull they may look.
+        with suppress(RegistryError):
+            await core.pushes.note(route.name)
+    if route.method in {"GET", "HEAD"}:
+        return await handler(exchange)
+    await core.maintenance.require_writable()
+    if route.method == "DELETE":
+        return await handler(exchange)
+    async with core.pushes.going_on(exchange.name):
+        return await handler(exchange)
+
+
+def _may_push(exchange: Exchange) -> bool:
+    """Whether the caller looks in order to push, as far as can be told without asking."""
+    claims = exchange.caller.claims
+    if claims is None:
+        return not exchange.caller.identity.anonymous
+    return Action.PUSH in claims.granted(f"repository:{exchange.route.name}")
+
+
+__all__ = ["Exchange", "answer"]

@@ -10,13 +10,16 @@ from urllib.parse import quote, urlsplit
 from aiohttp import web
 
 from gateway.core.access import AccessControl, Caller
+from gateway.core.deletion import Deletion
 from gateway.core.index import Index, IndexedStore
+from gateway.core.maintenance import Maintenance
 from gateway.core.metadata import MetadataStore
+from gateway.core.pushes import Pushes
 from gateway.core.router import Route
 from gateway.core.uploads import Sessions
 from gateway.errors import ErrorCode, RegistryError
 from gateway.oci import RepositoryName
-from gateway.plugins import Backend, Client, Event, ManifestStore
+from gateway.plugins import Backend, Client, Collectable, Event, ManifestStore
 from gateway.plugins.manager import Plugins
 
 PAGE: Final = 10_000
@@ -27,7 +30,8 @@ PAGE: Final = 10_000
 class Core:
     """The parts of the engine, one of each in a worker. *stall* is how long a silent client is waited for (seconds).
 
-    *indexes* has one for each backend that is another registry, by the backend's ``id``.
+    *indexes* has one for each backend that is another registry, by the backend's ``id``; *collectables* the backends
+    whose garbage is collected, likewise.
     """
 
     plugins: Plugins
@@ -37,6 +41,10 @@ class Core:
     stall: float
     tell: Callable[[Event], None]
     indexes: Mapping[int, Index]
+    collectables: Mapping[int, Collectable]
+    pushes: Pushes
+    maintenance: Maintenance
+    deletion: Deletion
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from gateway.core.manifests import read
 from gateway.core.streaming import read_bounded
 from gateway.errors import ErrorCode, RegistryError
 from gateway.oci import MAX_MANIFEST, Digest, Reference, Tag
-from gateway.plugins import Manifest, MissingContentError
+from gateway.plugins import By, Manifest, MissingContentError
 
 
 async def get(exchange: Exchange) -> web.StreamResponse:
@@ -70,11 +70,10 @@ async def put(exchange: Exchange) -> web.StreamResponse:
 
 async def delete(exchange: Exchange) -> web.StreamResponse:
     """Delete a tag and nothing else, or a manifest with the tags that point at it."""
-    reference = exchange.route.reference
-    if reference is None or not await (await exchange.store()).delete_manifest(exchange.name, reference):
+    reference, client = exchange.route.reference, exchange.client
+    by = By(exchange.caller.identity.subject, "registry", client.address, client.request_id)
+    if reference is None or not await exchange.core.deletion.remove(exchange.name, reference, by):
         raise _unknown(exchange)
-    digest = reference if isinstance(reference, Digest) else None
-    exchange.tell("delete", digest=digest, tag=_tag(reference))
     return web.Response(status=202)
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 
 from aiohttp import web
 
@@ -106,11 +106,12 @@ async def _mount(exchange: Exchange, digest: Digest, source: str | None) -> bool
         backend = await exchange.backend()
         if await core.plugins.backend(name) is not backend:
             continue
-        if not await backend.mount_blob(name, exchange.name, digest):
-            continue
-        if backend.metadata == "index" or await core.metadata.mount(name, exchange.name, exchange.project, digest):
-            exchange.tell("mount", digest=digest)
-            return True
+        async with _pinned(exchange, backend, digest) as here:
+            if not here or not await backend.mount_blob(name, exchange.name, digest):
+                continue
+            if backend.metadata == "index" or await core.metadata.mount(name, exchange.name, exchange.project, digest):
+                exchange.tell("mount", digest=digest)
+                return True
     return False
 
 
@@ -167,9 +168,23 @@ async def _finish(exchange: Exchange, backend: Backend, session: Session, digest
     with _translated():
         size = await backend.finish_upload(exchange.name, session.id, session.progress, digest)
     durable = backend.metadata == "truth"
-    await exchange.core.metadata.link(exchange.name, exchange.project, digest, size, session.id, durable=durable)
+    async with _pinned(exchange, backend, digest) as here:
+        if not here:
+            raise RegistryError(ErrorCode.BLOB_UPLOAD_UNKNOWN, "the blob was removed before it was linked: push again")
+        await exchange.core.metadata.link(exchange.name, exchange.project, digest, size, session.id, durable=durable)
     exchange.tell("push", digest=digest, size=size)
     return _created(exchange, digest)
+
+
+@asynccontextmanager
+async def _pinned(exchange: Exchange, backend: Backend, digest: Digest) -> AsyncIterator[bool]:
+    """Whether there are bytes to link; they stay until the link is made."""
+    collectable = exchange.core.collectables.get(id(backend))
+    if collectable is None:
+        yield True
+        return
+    async with collectable.pinned(digest) as here:
+        yield here
 
 
 def _session(exchange: Exchange) -> Session:

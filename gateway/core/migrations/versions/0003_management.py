@@ -50,9 +50,13 @@ def _manifests() -> None:
     layers = sa.select(sa.func.coalesce(sa.func.sum(references.c.size), 0)).where(own, references.c.kind == "layer")
     images = ~manifests.c.media_type.in_(_INDEXES)
     op.execute(manifests.update().where(images).values(config=config, layers_size=layers.scalar_subquery()))
-    undated = sa.text("NOT dated")
+    # Each engine takes the index for a question that is put in its own words.
     op.create_index(
-        "ix_manifests_undated", "manifests", ["repository_id"], sqlite_where=undated, postgresql_where=undated
+        "ix_manifests_undated",
+        "manifests",
+        ["repository_id"],
+        sqlite_where=sa.text("dated = 0"),
+        postgresql_where=sa.text("NOT dated"),
     )
 
 
@@ -78,7 +82,7 @@ def _tables() -> None:
         sa.Column("ordered_by", sa.String(255), nullable=False),
         sa.Column("ordered_at", sa.BigInteger(), nullable=False),
         sa.Column("attempts", sa.Integer(), nullable=False, server_default="0"),
-        sa.Column("due_at", sa.BigInteger()),
+        sa.Column("due_at", sa.BigInteger(), nullable=False),
         sa.Column("holder", sa.String(36)),
         sa.Column("held_until", sa.BigInteger(), nullable=False, server_default="0"),
         sa.PrimaryKeyConstraint("id", name="pk_tasks"),
