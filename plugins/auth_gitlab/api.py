@@ -6,7 +6,7 @@ Nothing is decided here: the plugin that knows the matrix does that, from these 
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import timedelta
 from functools import partial
 from typing import Any
@@ -18,6 +18,7 @@ from gateway.plugins import (
     Cache,
     Credential,
     CredentialKind,
+    Group,
     Identity,
     InvalidCredentialError,
     Project,
@@ -30,6 +31,7 @@ from gateway.plugins import (
 )
 from plugins.auth_gitlab.client import GitLab, UnavailableError
 from plugins.auth_gitlab.config import Config
+from plugins.auth_gitlab.held import Held, profile_of
 from plugins.auth_gitlab.questions import ROLES, Questions
 from plugins.auth_gitlab.trail import Trail
 
@@ -51,6 +53,7 @@ class Facts:
         self,
         credential: Credential,
         key: bytes,
+        address: str,
         *,
         before: Callable[[], None],
         after: Callable[[bool], Awaitable[None]],
@@ -85,6 +88,7 @@ class Facts:
             admin=found.get("admin", False) and kind is not CredentialKind.JOB_TOKEN,
             external=found.get("external", False),
             scopes=scopes,
+            credential=_held(found, credential, address),
             steps=trail.steps,
         )
 
@@ -120,6 +124,17 @@ class Facts:
         covered = int(home) == project.id
         listed = covered or await self._lets_in(trail, project, int(home))
         return Standing(role, covered, listed, trail.steps)
+
+    async def group_standing(self, identity: Identity, group: Group) -> Standing:
+        """The effective role in the group, inherited from those above it; a deploy token has none."""
+        trail = Trail(self._source)
+        kind, _, rest = identity.id.partition(":")
+        if kind not in {"user", "job"}:
+            return Standing()
+        number = int(rest.partition(":")[0])
+        ask = partial(Questions.group_level, group=group.id, user=number)
+        level = await self._fact(trail, f"group role {group.id} {number}", ask)
+        return Standing(ROLES.get(level), steps=trail.steps)
 
     async def _covers(self, trail: Trail, number: int, project: Project) -> bool:
         parts = project.path.split("/")
@@ -164,3 +179,9 @@ class Facts:
         known = json.loads(recalled.value)
         trail.add(known["asked"], recalled.source)
         return known["found"]
+
+
+def _held(found: Mapping[str, Any], credential: Credential, address: str) -> Held:
+    kind = CredentialKind(found["kind"])
+    home = int(found["id"].rpartition(":")[2]) if kind is CredentialKind.JOB_TOKEN else None
+    return Held(credential, address, kind, profile_of(found.get("user", {})), home)

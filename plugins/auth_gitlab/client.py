@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from typing import Any, Final, TypeVar
+from urllib.parse import urlsplit
 
 import aiohttp
 import jwt
@@ -19,13 +20,15 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from yarl import URL
 
-from gateway.plugins import ConfigError, Credential, InvalidCredentialError
+from gateway.plugins import ApiCall, ConfigError, Credential, InvalidCredentialError
 from plugins.auth_gitlab.config import Config
 
 T = TypeVar("T")
 
 MAX_ANSWER: Final = 1024 * 1024
 """Bytes of an answer of GitLab's; a token for 50 scopes has some 10 KiB."""
+MAX_RELAYED: Final = 8 * 1024 * 1024
+"""Bytes of an answer that is for a client: a page of 100 projects has some 500 KiB."""
 _FAILURES: Final = 5
 """Failures in a row after which GitLab is left alone for a while."""
 _KEYS_AGAIN: Final = 10.0
@@ -64,6 +67,8 @@ class GitLab:
         self._failures = 0
         self._rest_until = 0.0
         self._session: aiohttp.ClientSession | None = None
+        self.root = urlsplit(config.url).path
+        """The path behind which GitLab lies; mostly none."""
         self._id_keys: Mapping[object, rsa.RSAPublicKey] = {}
         self._id_keys_again = 0.0
         self.trouble = ""
@@ -100,6 +105,15 @@ class GitLab:
         """Ask GitLab's REST API: the status, and the JSON (None where there is none). Raises UnavailableError."""
         return await self._guarded(self._rest(method, path, headers, body))
 
+    async def relay(self, call: ApiCall, headers: Mapping[str, str]) -> tuple[int, Mapping[str, str], bytes]:
+        """Put a client's request to the REST API: status, headers and body. Raises UnavailableError where it fails.
+
+        A failing page that a client chose is no reason to leave GitLab alone.
+        """
+        status, found, body = await self._guarded(self._relay(call, headers))
+        _require_answer(status, body, MAX_RELAYED, "its REST API")
+        return status, found, body
+
     async def _guarded(self, question: Coroutine[Any, Any, T]) -> T:
         if time.monotonic() < self._rest_until:
             question.close()
@@ -131,18 +145,29 @@ class GitLab:
         async with self._session.request(
             method, url, headers=sent, json=body, proxy=self._config.proxy, allow_redirects=False
         ) as answer:
-            text = await answer.content.read(MAX_ANSWER + 1)
+            text = await _read(answer.content, MAX_ANSWER)
             self.skew = skew(answer.headers.get("Date"), time.time())
             status = answer.status
-        failed = status >= HTTPStatus.INTERNAL_SERVER_ERROR or status == HTTPStatus.TOO_MANY_REQUESTS
-        if failed or HTTPStatus.MULTIPLE_CHOICES <= status < HTTPStatus.BAD_REQUEST or len(text) > MAX_ANSWER:
-            raise UnavailableError(f"it answers {status} at {path}")
+        _require_answer(status, text, MAX_ANSWER, path)
         try:
             return status, json.loads(text) if text else None
         except ValueError:
             if status == HTTPStatus.OK:
                 raise
             return status, None
+
+    async def _relay(self, call: ApiCall, headers: Mapping[str, str]) -> tuple[int, Mapping[str, str], bytes]:
+        assert self._session is not None
+        url = URL(f"{self._config.url}/api/v4/{call.path}", encoded=True)
+        sent = {"Accept-Encoding": "identity", "User-Agent": "registry-gateway", **headers}
+        if call.content_type:
+            sent["Content-Type"] = call.content_type
+        async with self._session.request(
+            call.method, url, headers=sent, data=call.body or None, proxy=self._config.proxy, allow_redirects=False
+        ) as answer:
+            body = await _read(answer.content, MAX_RELAYED)
+            self.skew = skew(answer.headers.get("Date"), time.time())
+        return answer.status, answer.headers, body
 
     async def id_token(self, token: str, audience: str, issuer: str) -> Mapping[str, Any]:
         """The claims of a CI ID token of this GitLab. InvalidCredentialError says what is wrong with it."""
@@ -183,7 +208,7 @@ class GitLab:
                 self._session.get(url, proxy=self._config.proxy, allow_redirects=False) as answer,
             ):
                 answer.raise_for_status()
-                document = _document(await answer.content.read(MAX_ANSWER))
+                document = _document(await _read(answer.content, MAX_ANSWER))
             keys = {item["kid"]: jwt.PyJWK.from_dict(item).key for item in document["keys"] if item.get("kty") == "RSA"}
         except (
             aiohttp.ClientError,
@@ -203,7 +228,7 @@ class GitLab:
         assert self._session is not None
         url = URL(f"{self._config.url}/jwt/auth").with_query(query)
         async with self._session.get(url, headers=headers, proxy=self._config.proxy, allow_redirects=False) as answer:
-            body = await answer.content.read(MAX_ANSWER + 1)
+            body = await _read(answer.content, MAX_ANSWER)
             status = answer.status
             self.skew = skew(answer.headers.get("Date"), time.time())
         if len(body) > MAX_ANSWER:
@@ -243,6 +268,22 @@ class GitLab:
         if not isinstance(claims.get("access", []), list):
             raise UnavailableError("its token is not one for a registry")
         return claims
+
+
+async def _read(content: aiohttp.StreamReader, most: int) -> bytes:
+    """The whole body, or where it has no end a little more than *most* bytes of it."""
+    found = b""
+    async for part in content.iter_chunked(64 * 1024):
+        found += part
+        if len(found) > most:
+            break
+    return found
+
+
+def _require_answer(status: int, body: bytes, most: int, where: str) -> None:
+    failed = status >= HTTPStatus.INTERNAL_SERVER_ERROR or status == HTTPStatus.TOO_MANY_REQUESTS
+    if failed or HTTPStatus.MULTIPLE_CHOICES <= status < HTTPStatus.BAD_REQUEST or len(body) > most:
+        raise UnavailableError(f"it answers {status} at {where}")
 
 
 def skew(date: str | None, now: float) -> float:

@@ -8,12 +8,12 @@ from __future__ import annotations
 import hmac
 import json
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from hashlib import sha256
 from http import HTTPStatus
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import jwt
 from cachetools import TTLCache
@@ -22,21 +22,27 @@ from gateway.plugins import (
     ALL_ACTIONS,
     Access,
     Action,
+    ApiAnswer,
+    ApiCall,
     Client,
     ConfigError,
     Credential,
     CredentialKind,
     Decision,
     ErrorCode,
+    ExpirationPolicy,
+    Group,
     Health,
     Identity,
     Names,
+    Profile,
     Project,
     Recalled,
     Refusal,
     RegistryError,
     Remembered,
     RepositoryName,
+    Scheme,
     Services,
     Standing,
     Step,
@@ -51,8 +57,11 @@ from plugins.auth_gitlab.checks import Checks
 from plugins.auth_gitlab.client import GitLab, MisconfiguredError, Reply, UnavailableError, certificate_key
 from plugins.auth_gitlab.config import Config as _Config
 from plugins.auth_gitlab.config import IdTokenRule, IdTokens
-from plugins.auth_gitlab.questions import JOB_USERNAME
+from plugins.auth_gitlab.held import HERE, JOB_USERNAME, Held, cache_key
+from plugins.auth_gitlab.rest import Rest
 from plugins.auth_gitlab.trail import told
+
+T = TypeVar("T")
 
 SCOPES_AT_ONCE: Final = 50
 _QUERY: Final = 6000
@@ -80,14 +89,6 @@ class _Grant:
 
 
 @dataclass(frozen=True, slots=True)
-class _Held:
-    """What an identity came with, for asking again; printed nowhere."""
-
-    credential: Credential
-    address: str
-
-
-@dataclass(frozen=True, slots=True)
 class _Ruled:
     """The rules that an ID token fits."""
 
@@ -106,6 +107,7 @@ class Plugin:
         self._gitlab = GitLab(config)
         self._checks = Checks(config, self._gitlab, services.log)
         self._facts = Facts(config, self._gitlab, services.cache, services.name) if config.mode == "api" else None
+        self._rest = Rest(config, services, self._gitlab, self._facts, self._grants)
         self._failed: TTLCache[str, int] = TTLCache(_ADDRESSES, config.failed_logins_within.total_seconds())
 
     # -- start-up -----------------------------------------------------------------------------------
@@ -148,6 +150,15 @@ class Plugin:
         """
         if len(credential.username) + len(credential.password.get_secret_value()) > _LONGEST:
             return None
+        if credential.scheme is not Scheme.BASIC:
+            return await self._available(
+                self._rest.identity(
+                    credential,
+                    client,
+                    before=lambda: self._refuse_throttled(credential, client),
+                    after=lambda good: self._forgive(client) if good else self._count_failure(client),
+                )
+            )
         if self._config.id_tokens is not None and _is_from(credential, self._issuer):
             return await self._by_id_token(credential.password.get_secret_value(), self._config.id_tokens)
         if self._facts is not None:
@@ -169,7 +180,7 @@ class Plugin:
             }
             return Remembered(_json(known), _life(reply, self._config))
 
-        recalled = await self._remembered(_key(b"login", credential), ask)
+        recalled = await self._remembered(cache_key(b"login", credential), ask)
         found = json.loads(recalled.value)
 
         def steps() -> tuple[Step]:
@@ -188,7 +199,7 @@ class Plugin:
             # GitLab applies the credential's own ceiling to each answer; one without any registry ability has none.
             ceiling=ALL_ACTIONS if found["status"] == HTTPStatus.OK else frozenset(),
             title=f"{kind.label} of {subject}, {_SAID[recalled.source]}",
-            credential=_Held(credential, client.address),
+            credential=Held(credential, client.address, kind),
             steps=steps,
         )
 
@@ -196,7 +207,8 @@ class Plugin:
         try:
             return await facts.identity(
                 credential,
-                _key(b"api login", credential),
+                cache_key(b"api login", credential),
+                client.address,
                 before=lambda: self._refuse_throttled(credential, client),
                 after=lambda good: self._forgive(client) if good else self._count_failure(client),
             )
@@ -208,10 +220,7 @@ class Plugin:
         """In mode ``api`` the project at the first of *candidates* that GitLab has."""
         if self._facts is None:
             return None
-        try:
-            return await self._facts.project(candidates)
-        except UnavailableError as error:
-            raise self._unavailable(error) from error
+        return await self._available(self._facts.project(candidates))
 
     @hookimpl
     async def gateway_standing(self, identity: Identity, project: Project) -> Standing | None:
@@ -223,10 +232,44 @@ class Plugin:
             or identity.id.startswith("id_token:")
         ):
             return None
-        try:
-            return await self._facts.standing(identity, project)
-        except UnavailableError as error:
-            raise self._unavailable(error) from error
+        return await self._available(self._facts.standing(identity, project))
+
+    @hookimpl
+    async def gateway_group_standing(self, identity: Identity, group: Group) -> Standing | None:
+        """In mode ``api`` the effective role in GitLab, in a group of GitLab's."""
+        if self._facts is None or group.source != self._services.name:
+            return None
+        return await self._available(self._facts.group_standing(identity, group))
+
+    @hookimpl
+    async def gateway_find_project(self, identity: Identity, key: int | str) -> Project | None:
+        """The project that has the number or the path *key*, where GitLab shows it to the caller."""
+        return await self._available(self._rest.find_project(identity, key))
+
+    @hookimpl
+    async def gateway_find_group(self, identity: Identity, key: int | str) -> Group | None:
+        """The group that has the number or the path *key*, where GitLab shows it to the caller."""
+        return await self._available(self._rest.find_group(identity, key))
+
+    @hookimpl
+    async def gateway_group_projects(self, identity: Identity, group: Group) -> Sequence[Project]:
+        """The projects below *group* that GitLab shows the caller."""
+        return await self._available(self._rest.group_projects(identity, group))
+
+    @hookimpl
+    async def gateway_profile(self, identity: Identity) -> Profile | None:
+        """What GitLab told the bearer of user and token."""
+        return identity.credential.profile if isinstance(identity.credential, Held) else None
+
+    @hookimpl
+    async def gateway_relay(self, identity: Identity, call: ApiCall) -> ApiAnswer | None:
+        """GitLab's own answer, to the caller's own credential."""
+        return await self._available(self._rest.relay(identity, call))
+
+    @hookimpl
+    async def gateway_expiration_policy(self, project: Project) -> ExpirationPolicy | None:
+        """The policy that GitLab keeps of a project of its own, where the service token is shown it."""
+        return await self._available(self._rest.policy(project))
 
     @property
     def _issuer(self) -> str:
@@ -266,18 +309,30 @@ class Plugin:
             if isinstance(found, Refusal):
                 return found
             granted |= found
-        name = self._services.name
-        return Decision(tuple(_verdict(name, access, granted.get((access.type, access.name))) for access in accesses))
+        return Decision(tuple([await self._verdict(identity, access, granted) for access in accesses]))
+
+    async def _verdict(self, identity: Identity, access: Access, granted: Mapping[tuple[str, str], _Grant]) -> Verdict:
+        if access.type in {"project", "group"}:
+            return await self._available(self._rest.verdict(identity, access))
+        return _verdict(self._services.name, access, granted.get((access.type, access.name)))
+
+    async def _grants(self, identity: Identity, name: str, action: Action) -> bool:
+        """Whether GitLab's token endpoint grants *identity* one action on one repository."""
+        access = Access("repository", name, (action,))
+        if not _is_askable(access):
+            return False
+        found = await self._granted(identity, [access])
+        return not isinstance(found, Refusal) and action in found.get((access.type, access.name), _NONE).actions
 
     async def _granted(
         self, identity: Identity, accesses: Sequence[Access]
     ) -> Mapping[tuple[str, str], _Grant] | Refusal:
-        held = identity.credential if isinstance(identity.credential, _Held) else None
+        held = identity.credential if isinstance(identity.credential, Held) else None
         if held is None and not identity.anonymous:
             return {}
         # Never an action that the client did not ask for: asking for push makes repository records in GitLab.
         scopes = sorted({_scope(access) for access in accesses})
-        credential, address = (held.credential, held.address) if held else (None, "127.0.0.1")
+        credential, address = (held.basic, held.address) if held else (None, HERE)
 
         async def ask() -> Remembered:
             reply = await self._gitlab.ask(credential, scopes, address)
@@ -287,7 +342,7 @@ class Plugin:
             negative = self._config.remember_refusals.total_seconds()
             return Remembered(_json({"status": reply.status, "message": reply.message}), negative, stale=False)
 
-        recalled = await self._remembered(_key(b"grant", credential, *scopes), ask)
+        recalled = await self._remembered(cache_key(b"grant", credential, *scopes), ask)
         found = json.loads(recalled.value)
         if found["status"] == HTTPStatus.FORBIDDEN and found["message"] not in {"", _FORBIDDEN}:
             # GitLab ends a request as a whole for a protected path (semantics 3.2.7).
@@ -296,7 +351,7 @@ class Plugin:
                 403, "DENIED", found["message"], lambda: (told(self._services.name, asked, recalled.source),)
             )
         if found["status"] not in _KNOWN and credential is not None:
-            await self._services.cache.forget(_key(b"login", credential))
+            await self._services.cache.forget(cache_key(b"login", credential))
         nothing = _Grant(source=recalled.source, answered=_answer(found))
         return _entries(found.get("access", []), accesses, nothing)
 
@@ -316,7 +371,7 @@ class Plugin:
             return [name for name in names if Action.PULL in rules.allowed(identity.credential.rules, name)]
         if self._facts is not None:
             return [] if identity.id.startswith("id_token:") else None
-        asking = identity if isinstance(identity.credential, _Held) or identity.anonymous else _NOBODY
+        asking = identity if isinstance(identity.credential, Held) or identity.anonymous else _NOBODY
         shown: list[str] = []
         for part in _batches([Access("repository", name, (Action.PULL,)) for name in names]):
             found = await self._granted(asking, part)
@@ -329,6 +384,13 @@ class Plugin:
         return shown
 
     # -- asking ---------------------------------------------------------------------------------------
+
+    async def _available(self, answer: Awaitable[T]) -> T:
+        """*answer*, or 503 where GitLab can't be asked for it."""
+        try:
+            return await answer
+        except UnavailableError as error:
+            raise self._unavailable(error) from error
 
     async def _remembered(self, key: bytes, ask: Callable[[], Any]) -> Recalled:
         stale = self._config.stale_if_error.total_seconds()
@@ -344,7 +406,8 @@ class Plugin:
 
     def _refuse_throttled(self, credential: Credential, client: Client) -> None:
         """GitLab bans an address that fails too often; whoever fails here too often does not reach it (2.6)."""
-        if credential.username == JOB_USERNAME or self._failed.get(client.address, 0) < self._config.failed_logins:
+        job = credential.username == JOB_USERNAME or credential.scheme is Scheme.JOB_TOKEN
+        if job or self._failed.get(client.address, 0) < self._config.failed_logins:
             return
         wait = str(int(self._config.failed_logins_within.total_seconds()))
         message = f"too many failed logins from your address; try again in {wait} s"
@@ -361,7 +424,7 @@ class Plugin:
             await self._services.cache.forget(_failures(client))
 
     def _fingerprint(self, credential: Credential) -> str:
-        return hmac.digest(self._services.key, _key(b"id", credential), sha256).hex()[:16]
+        return hmac.digest(self._services.key, cache_key(b"id", credential), sha256).hex()[:16]
 
 
 _NOBODY: Final = Identity(None, CredentialKind.NONE, "", "", frozenset({Action.PULL}))
@@ -386,15 +449,6 @@ def _ruled(held: _Ruled, access: Access) -> Verdict:
     granted = ", ".join(action for action in Action if action in allowed) or "nothing"
     step = Step("id_token", passed=not missing, finding=f"the rules that it fits allow {granted} here", remedy=remedy)
     return Verdict(allowed, lambda: (step,), "" if allowed else None)
-
-
-def _key(purpose: bytes, credential: Credential | None, *scopes: str) -> bytes:
-    """What a question is remembered by. Every part has its length before it, so that no two questions are one."""
-    parts = [purpose]
-    if credential is not None:
-        parts += [credential.username.encode(), credential.password.get_secret_value().encode()]
-    parts += [scope.encode() for scope in scopes]
-    return b"".join(len(part).to_bytes(8, "big") + part for part in parts)
 
 
 def _only_pulls(scopes: Sequence[str]) -> bool:

@@ -5,23 +5,26 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any, Final
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
-from gateway.plugins import Credential, CredentialKind, Role
+from gateway.plugins import Credential, CredentialKind, Role, Scheme
 from plugins.auth_gitlab.client import GitLab, UnavailableError
+from plugins.auth_gitlab.held import JOB_USERNAME, rest_headers
 
-JOB_USERNAME: Final = "gitlab-ci-token"
+_TOO_OLD: Final = "this GitLab is older than 15.5 and does not tell a token's scopes: use mode jwt"
 ROLES: Final = {role.level: role for role in Role}
 _PAGES: Final = 20
+_SHOWN: Final = ("id", "username", "name", "state", "email", "bot", "external", "is_admin")
+"""What is kept of a user."""
 
 
 class Questions:
     """Asks for one fact. *asked* holds each question with its answer, in words without a secret."""
 
-    def __init__(self, gitlab: GitLab, service_token: str) -> None:
+    def __init__(self, gitlab: GitLab, service_token: str | None) -> None:
         self.asked: list[str] = []
         self._gitlab = gitlab
-        self._servant = {"PRIVATE-TOKEN": service_token}
+        self._servant = {"PRIVATE-TOKEN": service_token} if service_token is not None else {}
 
     # -- who ------------------------------------------------------------------------------------------
 
@@ -46,7 +49,7 @@ class Questions:
                 token["user_id"], CredentialKind.PERSONAL_ACCESS_TOKEN, token["scopes"], "user:{id}"
             )
         if status == HTTPStatus.NOT_FOUND:
-            return {"refused": "this GitLab is older than 15.5 and does not tell a token's scopes: use mode jwt"}
+            return {"refused": _TOO_OLD}
         return await self._deploy_token(credential)
 
     async def _user(self, number: int, kind: CredentialKind, scopes: Sequence[str], name: str) -> dict[str, Any] | None:
@@ -62,6 +65,7 @@ class Questions:
             "scopes": list(scopes),
             "external": bool(user["external"]),
             "admin": bool(user.get("is_admin")),
+            "user": {key: user.get(key) for key in _SHOWN},
         }
 
     async def _deploy_token(self, credential: Credential) -> dict[str, Any] | None:
@@ -82,6 +86,77 @@ class Questions:
             "scopes": token["scopes"],
         }
 
+    # -- who comes to the REST API ------------------------------------------------------------------------
+
+    async def presented(self, credential: Credential, address: str, *, facts: bool) -> dict[str, Any] | None:
+        """Who presents *credential* to the REST API, as GitLab tells its bearer; None: GitLab does not take it.
+
+        With *facts* the service token is asked for what only an administrator hears of the user. ``scopes`` is None
+        where GitLab tells nobody a token's scopes (14.x). Of a job ``home`` and ``path`` are its project's.
+        """
+        headers = rest_headers(credential)
+        if headers is None:
+            return None
+        headers = {**headers, "X-Forwarded-For": address}
+        found = await (self._job(headers) if credential.scheme is Scheme.JOB_TOKEN else self._token(headers))
+        if found is None or not facts:
+            return found
+        kind, scopes, number = CredentialKind(found["kind"]), found["scopes"], found["user"]["id"]
+        if scopes is None or number is None:
+            return {"refused": _TOO_OLD}
+        told = await self._user(number, kind, scopes, found["id"])
+        return {**found, **told} if told else None
+
+    async def _job(self, headers: Mapping[str, str]) -> dict[str, Any] | None:
+        status, job = await self._ask("GET", "job", headers, said=_job)
+        if status != HTTPStatus.OK or job.get("status") != "running" or not job.get("user"):
+            return None
+        user, home = job["user"], int(job["pipeline"]["project_id"])
+        # Its page is https://gitlab.example.com/GROUP/PROJECT/-/jobs/NUMBER, behind GitLab's own path where it has one.
+        page, _, _ = urlsplit(str(job.get("web_url") or "")).path.partition("/-/jobs/")
+        return {
+            "kind": CredentialKind.JOB_TOKEN,
+            "id": f"job:{int(user['id'])}:{home}",
+            "scopes": [],
+            "user": user,
+            "username": user["username"],
+            "home": home,
+            "path": page.removeprefix(self._gitlab.root).strip("/"),
+        }
+
+    async def _token(self, headers: Mapping[str, str]) -> dict[str, Any] | None:
+        kind, scopes, number = CredentialKind.PERSONAL_ACCESS_TOKEN, None, None
+        record: Mapping[str, Any] | None = None
+        if "Authorization" in headers:
+            status, token = await self._ask("GET", "/oauth/token/info", headers, said=_scopes)
+            if status == HTTPStatus.OK:
+                kind, number = CredentialKind.OAUTH, token["resource_owner_id"]
+                scopes = token.get("scope") or token.get("scopes") or []
+        if scopes is None:
+            status, token = await self._ask("GET", "personal_access_tokens/self", headers, said=_personal)
+            if status == HTTPStatus.UNAUTHORIZED or (status == HTTPStatus.OK and not token.get("active")):
+                return None
+            if status == HTTPStatus.OK:
+                record, scopes, number = token, token["scopes"], token["user_id"]
+        status, user = await self._ask("GET", "user", headers, said=_user)
+        if status == HTTPStatus.OK:
+            number = user["id"]
+        elif status == HTTPStatus.UNAUTHORIZED:
+            return None
+        else:
+            # It is alive, and has no scope for this (trap 33): 14.x does not even say whose it is.
+            scopes, user = scopes or [], {"id": number}
+        return {
+            "kind": kind,
+            "id": f"user:{number}" if number else "",
+            "scopes": scopes,
+            "user": user,
+            "username": user.get("username") or f"user {number or 'of an access token'}",
+            "external": bool(user.get("external")),
+            "admin": bool(user.get("is_admin")),
+            "token": record,
+        }
+
     # -- projects and roles -----------------------------------------------------------------------------
 
     async def project(self, path: str) -> dict[str, Any] | None:
@@ -97,13 +172,27 @@ class Questions:
         if status != HTTPStatus.OK or found["path_with_namespace"].lower() != path:
             # GitLab leads a renamed project's old path to the new one; an image's name does not move with it.
             return None
-        return {
-            "path": found["path_with_namespace"],
-            "visibility": found["visibility"],
-            "level": _level(found),
-            "archived": bool(found.get("archived")),
-            "id": found["id"],
-        }
+        return facts_of(found)
+
+    async def project_at(self, key: str) -> dict[str, Any] | None:
+        """The project that has the number or the path *key*, wherever GitLab has moved it; None where there is none."""
+        status, found = await self._servants(f"projects/{quote(key, safe='')}", said=_project)
+        return facts_of(found) if status == HTTPStatus.OK else None
+
+    async def policy(self, project: int) -> dict[str, Any] | None:
+        """The project's expiration policy, None where the service token is not shown one."""
+        status, found = await self._ask("GET", f"projects/{project}", self._servant, said=_project)
+        return found.get("container_expiration_policy") if status == HTTPStatus.OK else None
+
+    async def group_level(self, group: int, user: int) -> int:
+        """The number of the role that counts for *user* in the group, 0 for none."""
+        status, member = await self._servants(f"groups/{group}/members/all/{user}", said=_role)
+        return int(member["access_level"]) if status == HTTPStatus.OK else 0
+
+    async def job_level(self, project: int, user: int) -> int | None:
+        """As ``level``; None where the service token is not one that sees it."""
+        status, member = await self._ask("GET", f"projects/{project}/members/all/{user}", self._servant, said=_role)
+        return int(member["access_level"]) if status == HTTPStatus.OK else None
 
     async def level(self, project: int | None, user: int) -> int:
         """The number of the role that counts for *user* in *project*, 0 for none."""
@@ -191,6 +280,22 @@ def _deploy_token(token: Mapping[str, Any]) -> str:
         return "no deploy token"
     over = next((f", {word}" for word in ("revoked", "expired") if token.get(word)), "")
     return f"deploy token of the username {token['username']}{over}, {_scopes(token)}"
+
+
+def _project(found: Mapping[str, Any]) -> str:
+    archived = ", archived" if found.get("archived") else ""
+    return f"{found['path_with_namespace']}, {found.get('visibility')}, registry {_level(found)}{archived}"
+
+
+def facts_of(project: Mapping[str, Any]) -> dict[str, Any]:
+    """What is kept of a project as GitLab shows it."""
+    return {
+        "path": project["path_with_namespace"],
+        "visibility": project["visibility"],
+        "level": _level(project),
+        "archived": bool(project.get("archived")),
+        "id": project["id"],
+    }
 
 
 def _level(project: Mapping[str, Any]) -> str:

@@ -8,11 +8,11 @@ from __future__ import annotations
 import re
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime
 from hashlib import sha256
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, Self, TypeAlias
+from typing import Annotated, Any, ClassVar, Final, Literal, Self, TypeAlias
 
 import argon2
 from pydantic import (
@@ -25,7 +25,20 @@ from pydantic import (
     model_validator,
 )
 
-from gateway.plugins import ConfigError, Model, Project, RegistryLevel, Role, Standing, Visibility, problems, read_yaml
+from gateway.plugins import (
+    ConfigError,
+    Group,
+    Model,
+    Project,
+    RegistryLevel,
+    Role,
+    Scheme,
+    Standing,
+    Visibility,
+    problems,
+    read_yaml,
+)
+from plugins.auth_local.numbers import numbered
 from plugins.auth_local.rules import ancestors
 
 _PATH_PART: Final = re.compile(r"[A-Za-z0-9_.][A-Za-z0-9_.-]*")
@@ -68,6 +81,7 @@ def _date(value: object) -> object:
 
 
 ItemPath = Annotated[str, AfterValidator(_path)]
+Number = Annotated[int, Field(ge=1)]
 Scope = Annotated[str, Field(pattern=r"^[a-z0-9_]+$")]
 Username = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,255}$")]
 DeployUsername = Annotated[str, Field(pattern=r"^[A-Za-z0-9.+_-]{1,255}$")]
@@ -77,6 +91,8 @@ class User(Model):
     """An account. Without a password it can still own tokens."""
 
     username: Username
+    id: Number | None = None
+    name: str | None = Field(default=None, min_length=1)
     email: str | None = Field(default=None, pattern=r"^[^@\s]+@[^@\s]+$")
     password: SecretStr | None = Field(default=None, min_length=1)
     password_hash: SecretStr | None = None
@@ -109,10 +125,11 @@ class User(Model):
         return self
 
 
-class Group(Model):
+class GroupItem(Model):
     """A group and its direct members; members of a group are members of everything below."""
 
     path: ItemPath
+    id: Number | None = None
     visibility: Visibility = Visibility.PRIVATE
     members: Mapping[str, Role] = Field(default_factory=dict)
 
@@ -121,16 +138,16 @@ class ProjectItem(Model):
     """A project and its direct members."""
 
     path: Annotated[ItemPath, AfterValidator(_project_path)]
-    id: int | None = Field(default=None, ge=1)
+    id: Number | None = None
     visibility: Visibility = Visibility.PRIVATE
     container_registry_access_level: RegistryLevel = RegistryLevel.ENABLED
     members: Mapping[str, Role] = Field(default_factory=dict)
     archived: bool = False
     job_token_allowlist: tuple[str, ...] | None = None
 
-    def facts(self) -> Project:
+    def facts(self, number: int) -> Project:
         """The project as the hooks speak of it."""
-        return Project(self.path, self.visibility, self.container_registry_access_level, self.archived, self.id)
+        return Project(self.path, self.visibility, self.container_registry_access_level, self.archived, number)
 
     def lets_in(self, path: str) -> bool:
         """Whether the job token allowlist lets in jobs of the project at the lower-case *path* (semantics 2.5)."""
@@ -148,6 +165,8 @@ class TokenItem(Model):
     name: str | None = None
     expires_at: Annotated[date, BeforeValidator(_date)] | None = None
     revoked: bool = False
+    schemes: ClassVar[frozenset[Scheme]] = frozenset({Scheme.BASIC, Scheme.PRIVATE_TOKEN, Scheme.BEARER})
+    """How a token of the kind may be presented (semantics 2.1 and 6)."""
 
     @model_validator(mode="after")
     def _one_secret(self) -> Self:
@@ -180,6 +199,10 @@ class TokenItem(Model):
         """How the token itself stands to the project at the lower-case *path*."""
         return Standing()
 
+    def group_standing(self, index: Index, path: str) -> Standing:  # noqa: ARG002 - likewise
+        """How the token itself stands to the group at the lower-case *path*."""
+        return Standing()
+
 
 class PersonalAccessToken(TokenItem):
     """A user's own token."""
@@ -206,6 +229,10 @@ class ProjectAccessToken(TokenItem):
         """Its role in its project."""
         return Standing(self.role if self.project.lower() == path else None)
 
+    def group_standing(self, index: Index, path: str) -> Standing:  # noqa: ARG002 - the base's question
+        """Whether its project is below the group."""
+        return Standing(covered=path in ancestors(self.project.lower()))
+
 
 class GroupAccessToken(TokenItem):
     """A token of a bot that is a member of one group."""
@@ -224,6 +251,13 @@ class GroupAccessToken(TokenItem):
         """Its role in its group, which is inherited below."""
         return Standing(self.role if self.group.lower() in ancestors(path) else None)
 
+    def group_standing(self, index: Index, path: str) -> Standing:
+        """Its role in its group, inherited below; or whether projects of its group are below the other one."""
+        own = self.group.lower()
+        if own in {path, *ancestors(path)}:
+            return Standing(self.role)
+        return Standing(covered=path in ancestors(own) and bool(index.below(own)))
+
 
 class DeployToken(TokenItem):
     """A token of a project or a group, with a username of its own."""
@@ -233,6 +267,7 @@ class DeployToken(TokenItem):
     group: str | None = None
     username: DeployUsername
     scopes: tuple[Scope, ...] = Field(min_length=1)
+    schemes: ClassVar[frozenset[Scheme]] = frozenset({Scheme.BASIC})
 
     @model_validator(mode="after")
     def _one_place(self) -> Self:
@@ -261,6 +296,7 @@ class OauthToken(TokenItem):
     kind: Literal["oauth_token"]
     user: str
     scopes: tuple[Scope, ...]
+    schemes: ClassVar[frozenset[Scheme]] = frozenset({Scheme.BASIC, Scheme.BEARER})
 
 
 class JobToken(TokenItem):
@@ -284,6 +320,7 @@ class JobToken(TokenItem):
         "manual",
         "scheduled",
     ] = "running"
+    schemes: ClassVar[frozenset[Scheme]] = frozenset({Scheme.BASIC, Scheme.JOB_TOKEN})
 
     def fits(self, username: str) -> bool:
         """A job token comes under the one username that GitLab gives to jobs."""
@@ -296,7 +333,13 @@ class JobToken(TokenItem):
             return Standing()
         return Standing(index.role(username, path), own == path, index.projects[path].lets_in(own))
 
+    def group_standing(self, index: Index, path: str) -> Standing:
+        """As its user stands there."""
+        username = self.user.lower()
+        return index.group_standing(username, path) if index.users[username].active else Standing()
 
+
+Bot: TypeAlias = ProjectAccessToken | GroupAccessToken
 Token: TypeAlias = PersonalAccessToken | ProjectAccessToken | GroupAccessToken | DeployToken | OauthToken | JobToken
 
 
@@ -304,7 +347,7 @@ class Directory(Model):
     """The whole file."""
 
     users: tuple[User, ...] = ()
-    groups: tuple[Group, ...] = ()
+    groups: tuple[GroupItem, ...] = ()
     projects: tuple[ProjectItem, ...] = ()
     tokens: tuple[Annotated[Token, Field(discriminator="kind")], ...] = ()
 
@@ -315,12 +358,14 @@ class Index:
 
     *logins* has users by username and by e-mail address. *members* are those of groups and projects, *memberships* the
     same the other way round. *paths* are the projects', sorted; *open* are those whose images everybody may pull,
-    *internal* those that every user but external ones may.
+    *internal* those that every user but external ones may. *by_number* and *group_by_number* have the paths of projects
+    and groups; *bots* the usernames of project and group tokens by their digests; *user_ids*, the bots' among them, and
+    *token_ids* the numbers by username and digest.
     """
 
     users: Mapping[str, User]
     logins: Mapping[str, User]
-    groups: frozenset[str]
+    groups: Mapping[str, Group]
     projects: Mapping[str, ProjectItem]
     members: Mapping[str, Mapping[str, Role]]
     facts: Mapping[str, Project]
@@ -330,6 +375,11 @@ class Index:
     paths: Sequence[str]
     open: Sequence[str]
     internal: Sequence[str]
+    by_number: Mapping[int, str]
+    group_by_number: Mapping[int, str]
+    bots: Mapping[str, str]
+    user_ids: Mapping[str, int]
+    token_ids: Mapping[str, int]
 
     @classmethod
     def of(cls, directory: Directory) -> Self:
@@ -337,28 +387,53 @@ class Index:
         projects = {item.path.lower(): item for item in directory.projects}
         groups = {item.path.lower(): item for item in directory.groups}
         users = {user.username.lower(): user for user in directory.users}
-        holders: dict[str, Group | ProjectItem] = {**groups, **projects}
+        holders: dict[str, GroupItem | ProjectItem] = {**groups, **projects}
         members = {path: _lowered(item.members) for path, item in holders.items()}
         memberships: dict[str, list[str]] = {}
         for path, roles in members.items():
             for username in roles:
                 memberships.setdefault(username, []).append(path)
-        enabled = [
-            item for item in projects.items() if item[1].container_registry_access_level == RegistryLevel.ENABLED
-        ]
+        project_ids = numbered("project", {path: item.id for path, item in projects.items()})
+        group_ids = numbered("group", {path: item.id for path, item in groups.items()})
+        facts = {path: project.facts(project_ids[path]) for path, project in projects.items()}
+        bots = _bots(directory.tokens, project_ids, group_ids)
+        user_ids = {name: user.id for name, user in users.items()} | dict.fromkeys(bots.values(), None)
         return cls(
             users=users,
             logins=users | {user.email.lower(): user for user in directory.users if user.email},
-            groups=frozenset(groups),
+            groups={
+                path: Group(item.path, item.visibility, group_ids[path], item.path.rpartition("/")[2])
+                for path, item in groups.items()
+            },
             projects=projects,
             members=members,
-            facts={path: project.facts() for path, project in projects.items()},
+            facts=facts,
             tokens={token.digest: token for token in directory.tokens},
             fingerprints={token.fingerprint: token for token in directory.tokens},
             memberships=memberships,
             paths=sorted(projects),
-            open=[path for path, project in enabled if project.visibility is Visibility.PUBLIC],
-            internal=[path for path, project in enabled if project.visibility is Visibility.INTERNAL],
+            open=_enabled(facts, Visibility.PUBLIC),
+            internal=_enabled(facts, Visibility.INTERNAL),
+            by_number={number: path for path, number in project_ids.items()},
+            group_by_number={number: path for path, number in group_ids.items()},
+            bots=bots,
+            user_ids=numbered("user", user_ids),
+            token_ids=numbered("token", {token.digest: None for token in directory.tokens}),
+        )
+
+    def with_levels(self, levels: Mapping[str, RegistryLevel]) -> Self:
+        """The same with other registry levels for the projects at some lower-case paths; others are left out."""
+        if not levels:
+            return self
+        facts = {
+            path: replace(project, registry=levels[path]) if path in levels else project
+            for path, project in self.facts.items()
+        }
+        return replace(
+            self,
+            facts=facts,
+            open=_enabled(facts, Visibility.PUBLIC),
+            internal=_enabled(facts, Visibility.INTERNAL),
         )
 
     def token(self, secret: str) -> Token | None:
@@ -371,10 +446,17 @@ class Index:
         A project in a user's own namespace, where no group is, is owned by that user.
         """
         above = ancestors(path)
-        holders = (self.members.get(place, {}) for place in (path, *above))
-        roles = [members[username] for members in holders if username in members]
-        if above == (username,) and username not in self.groups:
-            roles.append(Role.OWNER)
+        own = (Role.OWNER,) if above == (username,) and username not in self.groups else ()
+        return self._highest(username, (path, *above), own)
+
+    def group_standing(self, username: str, path: str) -> Standing:
+        """How a user stands to the group at *path*, by the same rule; a stranger there may be a member further down."""
+        role = self._highest(username, (path, *ancestors(path)))
+        return Standing(role, covered=role is None and any(path in ancestors(below) for below in self.joined(username)))
+
+    def _highest(self, username: str, places: Iterable[str], more: Sequence[Role] = ()) -> Role | None:
+        holders = (self.members.get(place, {}) for place in places)
+        roles = (*more, *(members[username] for members in holders if username in members))
         return max(roles, key=lambda role: role.level, default=None)
 
     def below(self, path: str) -> Sequence[str]:
@@ -388,6 +470,26 @@ class Index:
         """The paths of the projects where a user has a role."""
         for path in (*self.memberships.get(username, ()), username):
             yield from self.below(path)
+
+
+def _bots(tokens: Iterable[Token], projects: Mapping[str, int], groups: Mapping[str, int]) -> Mapping[str, str]:
+    """The usernames of the users that GitLab makes for project and group tokens, by the tokens' digests."""
+    found: dict[str, str] = {}
+    for token in tokens:
+        if isinstance(token, ProjectAccessToken):
+            found[token.digest] = f"project_{projects[token.project.lower()]}_bot_{token.fingerprint}"
+        elif isinstance(token, GroupAccessToken):
+            found[token.digest] = f"group_{groups[token.group.lower()]}_bot_{token.fingerprint}"
+    return found
+
+
+def _enabled(facts: Mapping[str, Project], visibility: Visibility) -> Sequence[str]:
+    """The paths of the projects of that visibility whose registry is open to whoever sees them."""
+    return [
+        path
+        for path, project in facts.items()
+        if project.visibility is visibility and project.registry is RegistryLevel.ENABLED
+    ]
 
 
 def secret_digest(secret: str) -> str:
@@ -428,6 +530,8 @@ def _inconsistencies(directory: Directory) -> Iterator[str]:
     yield from _repeated("groups", "path", [group.path.lower() for group in directory.groups])
     yield from _repeated("projects", "path", [project.path.lower() for project in directory.projects])
     yield from _repeated("projects", "id", [project.id for project in directory.projects])
+    yield from _repeated("groups", "id", [group.id for group in directory.groups])
+    yield from _repeated("users", "id", [user.id for user in directory.users])
     yield from _repeated("tokens", "token", [token.digest for token in directory.tokens])
     yield from _repeated("users", "email", [user.email.lower() if user.email else None for user in directory.users])
     for place, group in enumerate(directory.groups):

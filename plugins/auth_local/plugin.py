@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -20,10 +20,14 @@ from gateway.plugins import (
     ConfigError,
     Credential,
     CredentialKind,
+    Group,
     Health,
     Identity,
     InvalidCredentialError,
+    Profile,
     Project,
+    RegistryLevel,
+    Scheme,
     Services,
     Standing,
     ceiling,
@@ -32,6 +36,7 @@ from gateway.plugins import (
 from plugins.auth_local import directory, rules
 from plugins.auth_local.config import Config as _Config
 from plugins.auth_local.directory import (
+    Bot,
     DeployToken,
     GroupAccessToken,
     Index,
@@ -42,6 +47,7 @@ from plugins.auth_local.directory import (
     Token,
     User,
 )
+from plugins.auth_local.levels import Levels
 from plugins.auth_local.passwords import Passwords
 
 USER: Final = "user:"
@@ -58,6 +64,7 @@ class Plugin:
     def __init__(self, config: _Config, services: Services) -> None:
         self._path = config.directory
         self._services = services
+        self._levels = Levels(services.documents)
         self._passwords: Passwords | None = None
         self._index: Index | None = None
         self._stamp: _Stamp | None = None
@@ -104,7 +111,7 @@ class Plugin:
     @hookimpl
     async def gateway_project(self, candidates: Sequence[str]) -> Project | None:
         """The project at the first of *candidates* that the directory has."""
-        facts = (await self._current()).facts
+        facts = (await self._leveled()).facts
         return next((facts[path] for path in candidates if path in facts), None)
 
     @hookimpl
@@ -117,8 +124,73 @@ class Plugin:
     @hookimpl
     async def gateway_projects(self, identity: Identity) -> Sequence[tuple[Project, Standing]]:
         """The projects that are open to *identity*, and those where it has a role or that its token was made for."""
-        index = await self._current()
+        index = await self._leveled()
         return [(index.facts[path], _standing(index, identity, path)) for path in _candidates(index, identity)]
+
+    @hookimpl
+    async def gateway_find_project(self, key: int | str) -> Project | None:
+        """The project that has the number or the path *key*."""
+        index = await self._leveled()
+        path = index.by_number.get(key) if isinstance(key, int) else key.lower()
+        return index.facts.get(path) if path else None
+
+    @hookimpl
+    async def gateway_find_group(self, key: int | str) -> Group | None:
+        """The group that has the number or the path *key*."""
+        index = await self._current()
+        path = index.group_by_number.get(key) if isinstance(key, int) else key.lower()
+        return index.groups.get(path) if path else None
+
+    @hookimpl
+    async def gateway_group_standing(self, identity: Identity, group: Group) -> Standing | None:
+        """The highest role over the group's members and those of the groups above it."""
+        index = await self._current()
+        path = group.path.lower()
+        return _group_standing(index, identity, path) if path in index.groups else None
+
+    @hookimpl
+    async def gateway_group_projects(self, group: Group) -> Sequence[Project]:
+        """Every project below *group*."""
+        index = await self._leveled()
+        return [index.facts[path] for path in index.below(group.path.lower())]
+
+    @hookimpl
+    async def gateway_profile(self, identity: Identity) -> Profile | None:
+        """The user of *identity*, a bot where its token is one's; a deploy token has none."""
+        index = await self._current()
+        token = index.fingerprints.get(identity.id.removeprefix(TOKEN))
+        if isinstance(token, ProjectAccessToken | GroupAccessToken):
+            bot = index.bots[token.digest]
+            return Profile(
+                index.user_ids[bot], bot, token.name or token.title, bot=True, token=_shown(index, token, bot)
+            )
+        username = token.user if isinstance(token, JobToken) else identity.id.removeprefix(USER)
+        user = index.users.get(username.lower())
+        if user is None:
+            return None
+        held = identity.credential if isinstance(identity.credential, PersonalAccessToken) else None
+        return Profile(
+            id=index.user_ids[user.username.lower()],
+            username=user.username,
+            name=user.name or user.username,
+            state=user.state,
+            admin=user.admin,
+            external=user.external,
+            email=user.email,
+            token=_shown(index, held, user.username) if held is not None and held.digest in index.tokens else None,
+        )
+
+    @hookimpl
+    async def gateway_set_registry_level(
+        self, identity: Identity, project: Project, level: RegistryLevel
+    ) -> RegistryLevel | None:
+        """Keep *level* in the database, where it counts for more than the file, which is never written."""
+        item = (await self._current()).projects.get(project.path.lower())
+        if item is None:
+            return None
+        written = item.container_registry_access_level
+        await self._levels.keep(item.path.lower(), level, identity.subject, written=written)
+        return level
 
     # -- a request ----------------------------------------------------------------------------------
 
@@ -127,12 +199,15 @@ class Plugin:
         """Try every kind of token, then the account password, as GitLab does (semantics 2.1).
 
         A secret belongs to one token, so that their order among each other does not matter; whether the username has
-        to fit is the kind's own rule.
+        to fit is the kind's own rule. The REST API takes no password and no deploy token, and looks at no username.
         """
         index = await self._current()
         token = index.token(credential.password.get_secret_value())
-        if token is not None and token.fits(credential.username):
+        basic = credential.scheme is Scheme.BASIC
+        if token is not None and credential.scheme in token.schemes and (not basic or token.fits(credential.username)):
             return self._by_token(index, token)
+        if not basic:
+            return None
         return await self._by_password(index.logins.get(credential.username.lower()), credential)
 
     def _by_token(self, index: Index, token: Token) -> Identity:
@@ -159,12 +234,12 @@ class Plugin:
                 return self._token(token, CredentialKind.DEPLOY_TOKEN, token.username, most)
             case ProjectAccessToken() | GroupAccessToken():
                 # GitLab makes a user for each such token, who is a member of that project or group alone.
-                bot = f"{token.kind.partition('_')[0]}_bot_{token.fingerprint}"
+                bot = index.bots[token.digest]
                 return self._token(token, CredentialKind.PERSONAL_ACCESS_TOKEN, bot, ceiling(token.scopes))
 
     def _token(
         self,
-        token: DeployToken | ProjectAccessToken | GroupAccessToken,
+        token: DeployToken | Bot,
         kind: CredentialKind,
         subject: str,
         most: frozenset[Action],
@@ -208,6 +283,7 @@ class Plugin:
             external=user.external,
             title=f"{token.title if token else 'account password'} of {user.username}",
             scopes=token.scopes if token else (),
+            credential=token,
         )
 
     # -- the file -----------------------------------------------------------------------------------
@@ -226,6 +302,10 @@ class Plugin:
             else:
                 await self._reread()
         return self._index
+
+    async def _leveled(self) -> Index:
+        """The directory as it is now, with the registry levels that were set through the API."""
+        return await self._levels.laid_over(await self._current())
 
     def _look_again(self) -> None:
         self._looked = False
@@ -264,6 +344,30 @@ def _standing(index: Index, identity: Identity, path: str) -> Standing:
         return Standing(role=index.role(username, path)) if user is not None and user.active else Standing()
     token = index.fingerprints.get(identity.id.removeprefix(TOKEN))
     return Standing() if token is None or _dead(token) else token.standing(index, path)
+
+
+def _group_standing(index: Index, identity: Identity, path: str) -> Standing:
+    """The same for the group at *path*."""
+    if identity.id.startswith(USER):
+        username = identity.id.removeprefix(USER).lower()
+        user = index.users.get(username)
+        return index.group_standing(username, path) if user is not None and user.active else Standing()
+    token = index.fingerprints.get(identity.id.removeprefix(TOKEN))
+    return Standing() if token is None or _dead(token) else token.group_standing(index, path)
+
+
+def _shown(index: Index, token: PersonalAccessToken | Bot, username: str) -> Mapping[str, object]:
+    """A token as GitLab shows it to whoever has it; nobody wrote down when it was made."""
+    return {
+        "id": index.token_ids[token.digest],
+        "name": token.name or token.title,
+        "revoked": token.revoked,
+        "created_at": None,
+        "scopes": list(token.scopes),
+        "user_id": index.user_ids[username.lower()],
+        "active": not _dead(token),
+        "expires_at": token.expires_at.isoformat() if token.expires_at else None,
+    }
 
 
 def _candidates(index: Index, identity: Identity) -> Iterable[str]:

@@ -1,11 +1,11 @@
-"""Answer what may be done, by the tables of ``rules`` and the facts of the identity's own source."""
+"""Answer what may be done, by the tables of ``rules`` and ``rest`` and the facts of the identity's own source."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from gateway.plugins import Access, Decision, Identity, Services, Standing, Verdict, Visible, hookimpl
-from plugins.visibility import rules
+from gateway.plugins import Access, Decision, Identity, Project, Services, Standing, Verdict, Visible, hookimpl
+from plugins.visibility import rest, rules
 from plugins.visibility.config import Config as _Config
 
 
@@ -36,9 +36,17 @@ class Plugin:
     async def _verdict(self, identity: Identity, access: Access) -> Verdict:
         if access.type == "registry" and access.name == "catalog":
             return rules.catalog(identity, access.actions)
+        if access.type == "project" and access.project is not None:
+            standing = await self._standing(identity, access.project)
+            return rest.project_verdict(identity, access.project, standing, access.actions)
+        if access.type == "group" and access.group is not None:
+            standing = Standing()
+            if not identity.anonymous:
+                standing = await self._services.facts.group_standing(identity, access.group)
+            return rest.group_verdict(identity, access.group, standing, access.actions)
         if access.repository is None:
             return Verdict()
-        standing = Standing()
-        if not identity.anonymous:
-            standing = await self._services.facts.standing(identity, access.repository.project)
-        return rules.verdict(identity, access, standing)
+        return rules.verdict(identity, access, await self._standing(identity, access.repository.project))
+
+    async def _standing(self, identity: Identity, project: Project) -> Standing:
+        return Standing() if identity.anonymous else await self._services.facts.standing(identity, project)

@@ -1,4 +1,4 @@
-"""GitLab's permission matrix (semantics 4) as tables, without I/O.
+"""GitLab's permission matrix (semantics 4) as tables, and what it grants of images; without I/O.
 
 ``policy`` is what a person or token may do with a project by its standing there; ``verdict`` says it with the steps
 that led there. The credential's ceiling is not looked at here: the core cuts every verdict to it.
@@ -27,8 +27,8 @@ from gateway.plugins import (
 )
 
 
-class Ability(Flag):
-    """GitLab's abilities on a project's images (semantics 1), by the letters that the matrix has for them."""
+class Letter(Flag):
+    """GitLab's abilities on a project's images (semantics 1), as the matrix spells them."""
 
     NONE = 0
     P = auto()
@@ -55,12 +55,12 @@ class Column(StrEnum):
     ADMIN = "admin"
 
 
-_P: Final = Ability.P
-_PW: Final = Ability.P | Ability.W
-_PWT: Final = _PW | Ability.T
-_PWTA: Final = _PWT | Ability.A
+_P: Final = Letter.P
+_PW: Final = Letter.P | Letter.W
+_PWT: Final = _PW | Letter.T
+_PWTA: Final = _PWT | Letter.A
 
-_BY_ROLE: Final[Mapping[Column, Ability]] = {
+_BY_ROLE: Final[Mapping[Column, Letter]] = {
     Column.REPORTER: _P,
     Column.DEVELOPER: _PWT,
     Column.MAINTAINER: _PWTA,
@@ -69,7 +69,7 @@ _BY_ROLE: Final[Mapping[Column, Ability]] = {
 _EVERYONE: Final = dict.fromkeys(Column, _P) | dict(_BY_ROLE)
 _INSIDERS: Final = dict.fromkeys((Column.SIGNED_IN, Column.GUEST, Column.EXTERNAL_GUEST), _P) | dict(_BY_ROLE)
 
-MATRIX: Final[Mapping[tuple[Visibility, RegistryLevel], Mapping[Column, Ability]]] = {
+MATRIX: Final[Mapping[tuple[Visibility, RegistryLevel], Mapping[Column, Letter]]] = {
     (Visibility.PUBLIC, RegistryLevel.ENABLED): _EVERYONE,
     (Visibility.PUBLIC, RegistryLevel.PRIVATE): _BY_ROLE,
     (Visibility.PUBLIC, RegistryLevel.DISABLED): {},
@@ -82,11 +82,11 @@ MATRIX: Final[Mapping[tuple[Visibility, RegistryLevel], Mapping[Column, Ability]
 }
 """Row and column to what is allowed. A cell that is missing is empty; ``disabled`` is, for admins too."""
 
-ACTIONS: Final[Mapping[Ability, frozenset[Action]]] = {
-    Ability.P: frozenset({Action.PULL}),
-    Ability.W: frozenset({Action.PUSH}),
-    Ability.T: frozenset(),
-    Ability.A: frozenset({Action.DELETE, Action.ALL}),
+ACTIONS: Final[Mapping[Letter, frozenset[Action]]] = {
+    Letter.P: frozenset({Action.PULL}),
+    Letter.W: frozenset({Action.PUSH}),
+    Letter.T: frozenset(),
+    Letter.A: frozenset({Action.DELETE, Action.ALL}),
 }
 """What an ability is called on the wire (semantics 3.3.5)."""
 
@@ -101,7 +101,7 @@ _ROLES: Final = {
     Role.MAINTAINER: Column.MAINTAINER,
     Role.OWNER: Column.MAINTAINER,
 }
-_USERS: Final = frozenset({CredentialKind.PASSWORD, CredentialKind.PERSONAL_ACCESS_TOKEN, CredentialKind.OAUTH})
+USERS: Final = frozenset({CredentialKind.PASSWORD, CredentialKind.PERSONAL_ACCESS_TOKEN, CredentialKind.OAUTH})
 
 _KINDS: Final = {CredentialKind.JOB_TOKEN: "this job", CredentialKind.DEPLOY_TOKEN: "this deploy token"}
 _DOING: Final = {
@@ -130,9 +130,9 @@ def column(identity: Identity, standing: Standing) -> Column:
     return Column.EXTERNAL_GUEST if identity.external and found is Column.GUEST else found
 
 
-def abilities(identity: Identity, project: Project, standing: Standing) -> Ability:
+def abilities(identity: Identity, project: Project, standing: Standing) -> Letter:
     """The cell of the matrix that *identity*, a user or nobody, stands in; read-only where the project is archived."""
-    cell = MATRIX[project.visibility, project.registry].get(column(identity, standing), Ability.NONE)
+    cell = MATRIX[project.visibility, project.registry].get(column(identity, standing), Letter.NONE)
     return cell & _P if project.archived else cell
 
 
@@ -142,7 +142,7 @@ def policy(identity: Identity, project: Project, standing: Standing) -> frozense
         return _job(identity, project, standing)
     if identity.kind is CredentialKind.DEPLOY_TOKEN:
         return _actions(_deploy_token(project, standing))
-    if identity.kind in _USERS or identity.anonymous:
+    if identity.kind in USERS or identity.anonymous:
         return _actions(abilities(identity, project, standing))
     return frozenset()
 
@@ -153,16 +153,16 @@ def may_pull(identity: Identity, project: Project, standing: Standing) -> bool:
 
 
 @cache
-def _actions(abilities: Ability) -> frozenset[Action]:
+def _actions(abilities: Letter) -> frozenset[Action]:
     return frozenset[Action]().union(*(ACTIONS[ability] for ability in abilities))
 
 
-def _deploy_token(project: Project, standing: Standing) -> Ability:
+def _deploy_token(project: Project, standing: Standing) -> Letter:
     """What a token does in a project that it was made for, at any level but disabled; elsewhere it is nobody."""
     if not standing.covered:
-        return MATRIX[project.visibility, project.registry].get(Column.ANONYMOUS, Ability.NONE)
+        return MATRIX[project.visibility, project.registry].get(Column.ANONYMOUS, Letter.NONE)
     if project.registry is RegistryLevel.DISABLED:
-        return Ability.NONE
+        return Letter.NONE
     return _P if project.archived else _PW
 
 
@@ -210,7 +210,7 @@ def _steps(
     """Who the identity is in the project, and what the cell that it stands in says of the actions that are missing."""
     where = f"{project.visibility} project, registry {project.registry}: {_cell(identity, project, standing)}"
     action = next((action for action in Action if action in asked and action not in allowed), None)
-    who = _who(identity, project, standing)
+    who = described(identity, project.path, standing)
     if action is None:
         yield Step("role", passed=True, finding=who)
         yield Step("visibility", passed=True, finding=where)
@@ -226,7 +226,7 @@ def _steps(
 
 
 def _refused(identity: Identity, project: Project, standing: Standing, action: Action, where: str) -> Iterable[Step]:
-    doing, path, who = _DOING[action], project.path, _who(identity, project, standing)
+    doing, path, who = _DOING[action], project.path, described(identity, project.path, standing)
     if project.archived and action in policy(identity, replace(project, archived=False), standing):
         yield Step("role", passed=True, finding=who)
         yield Step(
@@ -238,7 +238,7 @@ def _refused(identity: Identity, project: Project, standing: Standing, action: A
         yield _refused_job(identity, action, path, standing)
     else:
         role = _NEEDED_ROLE[action]
-        finding = f"{doing} needs the {role} role in {path}, {_is(identity, standing)}"
+        finding = f"{doing} needs the {role} role in {path}, {stands(identity, standing)}"
         remedy = f"ask a maintainer or owner of {path} for the {role} role"
         yield Step(
             "role", passed=False, finding=finding, remedy=f"log in, and {remedy}" if identity.anonymous else remedy
@@ -272,7 +272,7 @@ def _refused_job(identity: Identity, action: Action, path: str, standing: Standi
         return Step(
             "allowlist", passed=False, finding=finding, remedy=f"add the job's project to the allowlist of {path}"
         )
-    finding = f"pulling from another project's job needs the reporter role in {path}, {_is(identity, standing)}"
+    finding = f"pulling from another project's job needs the reporter role in {path}, {stands(identity, standing)}"
     remedy = f"ask a maintainer or owner of {path} to make {identity.subject} a reporter"
     return Step("role", passed=False, finding=finding, remedy=remedy)
 
@@ -286,15 +286,15 @@ def _cell(identity: Identity, project: Project, standing: Standing) -> str:
     return f"{who} may {', '.join(action for action in Action if action in allowed) or 'do nothing'} here"
 
 
-def _is(identity: Identity, standing: Standing) -> str:
+def stands(identity: Identity, standing: Standing) -> str:
+    """The end of a sentence that says which role is needed: the one that the identity has."""
     if identity.anonymous:
         return "and nobody is logged in"
     return f"{identity.subject} is {standing.role or 'not a member'}"
 
 
-def _who(identity: Identity, project: Project, standing: Standing) -> str:
-    """How the identity stands to the project, in a sentence."""
-    path = project.path
+def described(identity: Identity, path: str, standing: Standing) -> str:
+    """How the identity stands to the project at *path*, in a sentence."""
     if identity.anonymous:
         return "nobody is logged in"
     if identity.kind is CredentialKind.DEPLOY_TOKEN:

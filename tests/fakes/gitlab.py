@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, NoReturn, Self
-from urllib.parse import parse_qsl, unquote
+from urllib.parse import parse_qsl, unquote, urlencode
 
 import jwt
 from aiohttp import web
@@ -33,6 +33,7 @@ from tests.fakes.gitlab_rules import (
     PULL,
     Caller,
     Company,
+    Group,
     Ids,
     Person,
     Project,
@@ -55,6 +56,22 @@ DENIALS: Mapping[Release, str] = {
     "14.x": "HTTP Basic: Access denied. The password or token is incorrect, or the account has two factors. See ",
 }
 READS = ("read_user", "read_api", "api")
+READS_ALL = ("read_api", "api")
+ELSEWHERE = (
+    "Forbidden - This project's CI/CD job token cannot be used to authenticate with the container registry of a "
+    "different project."
+)
+CADENCES = {"1d": 1, "7d": 7, "14d": 14, "1month": 30, "3month": 90}
+"""Days of each cadence of an expiration policy (7.1)."""
+POLICY: Mapping[str, Any] = {
+    "cadence": "1d",
+    "enabled": False,
+    "keep_n": 10,
+    "older_than": "90d",
+    "name_regex": ".*",
+    "name_regex_keep": None,
+    "next_run_at": "2024-01-02T00:00:00.000Z",
+}
 SERVANT = "gitlab-service"
 """The admin whose token `service_token` is."""
 
@@ -67,6 +84,8 @@ class Asked(NamedTuple):
     query: list[tuple[str, str]]
     username: str | None
     forwarded_for: str | None
+    body: bytes
+    headers: Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -161,6 +180,7 @@ class FakeGitLab:
             .decode()
         )
         self._ids = Ids()
+        self._policies: dict[int, dict[str, Any]] = {}
         self.directory = directory
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
@@ -230,6 +250,10 @@ class FakeGitLab:
         """Give a project's number."""
         return self._company.projects[path.lower()].id
 
+    def group_id(self, path: str) -> int:
+        """Give a group's number."""
+        return self._company.groups[path.lower()].id
+
     def token_id(self, secret: str) -> int:
         """Give a token's number."""
         return self._company.tokens(secret)[0].id
@@ -258,19 +282,22 @@ class FakeGitLab:
     async def _serve(self, request: web.BaseRequest) -> web.StreamResponse:
         raw, _, query = request.raw_path.partition("?")
         who = _basic(request.headers)
+        body = await request.read()
         asked = Asked(
             request.method,
             raw,
             parse_qsl(query, keep_blank_values=True),
             None if who is None else who[0],
             request.headers.get("X-Forwarded-For"),
+            body,
+            request.headers.copy(),
         )
         self.requests.append(asked)
         broken = await self._broken(request)
         if broken is not None:
             return broken
         try:
-            call = _Call(asked, request.headers, await request.read(), self._company)
+            call = _Call(asked, request.headers, body, self._company)
             return self._dispatch(call)
         except _RefusalError as refusal:
             if refusal.body is None:
@@ -310,7 +337,13 @@ class FakeGitLab:
             "GET /api/v4/projects/*/job_token_scope/allowlist": self._job_allowlist,
             "GET /api/v4/projects/*/job_token_scope/groups_allowlist": self._job_allowlist,
             "GET /api/v4/projects/*": self._project,
+            "PUT /api/v4/projects/*": self._change_project,
             "GET /api/v4/projects/*/members/all/*": self._member,
+            "GET /api/v4/projects/*/registry/repositories": self._project_images,
+            "GET /api/v4/groups/*": self._group,
+            "GET /api/v4/groups/*/projects": self._group_projects,
+            "GET /api/v4/groups/*/members/all/*": self._group_member,
+            "GET /api/v4/groups/*/registry/repositories": self._group_images,
         }
         if self.release == "current":
             table["GET /api/v4/personal_access_tokens/self"] = self._token_self
@@ -381,7 +414,7 @@ class FakeGitLab:
             self.repositories.add(name)
         entry: dict[str, Any] = {"type": kind, "name": name, "actions": granted}
         if self.release == "current":
-            root = company.ids("group", project.ancestors[0])
+            root = company.group_id(project.ancestors[0])
             entry["meta"] = {"project_path": project.key, "project_id": project.id, "root_namespace_id": root}
         return entry
 
@@ -437,7 +470,7 @@ class FakeGitLab:
         users = call.company.users
         found = users.values() if wanted is None else [users[wanted.lower()]] if wanted.lower() in users else []
         show: Callable[[Person], dict[str, Any]] = (lambda user: _full_user(user, asking)) if asking.admin else _user
-        return web.json_response([show(user) for user in found])
+        return self._page_of(call, [show(user) for user in found])
 
     def _user_by_id(self, call: _Call, wanted: str) -> web.Response:
         asking = self._somebody(call, READS)
@@ -467,7 +500,7 @@ class FakeGitLab:
         self._administrator(call)
         project = self._visible(call, self._person(call, READS), wanted)
         groups = call.asked.path.endswith("groups_allowlist")
-        known = call.company.groups if groups else set(call.company.projects)
+        known = set(call.company.groups if groups else call.company.projects)
         name = "full_path" if groups else "path_with_namespace"
         listed = [{"id": 0, name: path} for path in sorted((project.allowlist or frozenset()) & known)]
         return web.json_response([] if call.parameter("page") not in {None, "1"} else listed)
@@ -478,12 +511,17 @@ class FakeGitLab:
             _refuse(401, "Unauthorized")
         return web.json_response(_personal(token))
 
+    def _job_token(self, call: _Call) -> Token | None:
+        """Find the job token of a REST call that takes some."""
+        secret = call.headers.get("JOB-TOKEN") or call.parameter("job_token")
+        if not secret:
+            return None
+        found = next((token for token in call.company.alive(secret) if token.kind == JOB), None)
+        return found or _refuse(401, "Unauthorized")
+
     def _job(self, call: _Call) -> web.Response:
-        secret = call.headers.get("JOB-TOKEN") or call.parameter("job_token") or ""
-        token = next((token for token in call.company.alive(secret) if token.kind == JOB), None)
-        if token is None:
-            _refuse(401, "Unauthorized")
-        return web.json_response(_job(token, call.company))
+        token = self._job_token(call) or _refuse(401, "Unauthorized")
+        return web.json_response(_job(token, call.company, self.url))
 
     def _visible(self, call: _Call, person: Person | None, wanted: str) -> Project:
         projects = call.company.projects.values()
@@ -493,8 +531,10 @@ class FakeGitLab:
         return found
 
     def _project(self, call: _Call, wanted: str) -> web.Response:
-        person = self._person(call, ("read_api", "api"))
-        project = self._visible(call, person, wanted)
+        person = self._person(call, READS_ALL)
+        return web.json_response(self._shown(call.company, person, self._visible(call, person, wanted)))
+
+    def _shown(self, company: Company, person: Person | None, project: Project) -> dict[str, Any]:
         shown = {
             "id": project.id,
             "name": project.path.rpartition("/")[2],
@@ -503,21 +543,146 @@ class FakeGitLab:
             "visibility": project.visibility,
             "archived": project.archived,
             "namespace": {
-                "id": call.company.ids("group", project.ancestors[-1]),
-                "kind": "group" if project.ancestors[-1] in call.company.groups else "user",
+                "id": company.group_id(project.ancestors[-1]),
+                "kind": "group" if project.ancestors[-1] in company.groups else "user",
                 "full_path": project.path.rpartition("/")[0],
             },
             "container_registry_access_level": project.level,
             "container_registry_enabled": project.level != "disabled",
             "container_registry_image_prefix": f"registry.example.com/{project.key}",
-            "container_expiration_policy": {"cadence": "1d", "enabled": False, "keep_n": 10, "older_than": "90d"},
+            "container_expiration_policy": self._policies.get(project.id, dict(POLICY)),
         }
         if person is not None:
             shown["permissions"] = {
-                "project_access": _access(call.company.direct_role(person, project)),
-                "group_access": _access(call.company.group_role(person, project)),
+                "project_access": _access(company.direct_role(person, project)),
+                "group_access": _access(company.group_role(person, project)),
             }
-        return web.json_response(shown)
+        return shown
+
+    def _change_project(self, call: _Call, wanted: str) -> web.Response:
+        """Change the settings of section 6; the directory of the fake is another one afterwards."""
+        person = self._somebody(call, ("api",))
+        project = self._visible(call, person, wanted)
+        if not call.company.maintains(person, project):
+            _refuse(403, "Forbidden")
+        asked = _parameters(call)
+        level = asked.get("container_registry_access_level")
+        if level not in {None, "disabled", "private", "enabled"}:
+            raise _RefusalError(400, {"error": "container_registry_access_level does not have a valid value"})
+        attributes = asked.get("container_expiration_policy_attributes")
+        if attributes is not None:
+            self._policies[project.id] = self._changed_policy(project, attributes)
+        if level is not None:
+            projects = [
+                {**entry, "container_registry_access_level": level} if entry["path"].lower() == project.key else entry
+                for entry in self.directory["projects"]
+            ]
+            self.directory = {**self.directory, "projects": projects}
+        changed = self._company.projects[project.key]
+        return web.json_response(self._shown(self._company, person, changed))
+
+    def _changed_policy(self, project: Project, attributes: Mapping[str, Any]) -> dict[str, Any]:
+        policy = {**self._policies.get(project.id, POLICY), **attributes}
+        if "name_regex_delete" in policy:
+            policy["name_regex"] = policy.pop("name_regex_delete")
+        if policy["cadence"] not in CADENCES:
+            raise _RefusalError(400, {"error": "container_expiration_policy_attributes[cadence] is invalid"})
+        following = dt.datetime.now(dt.UTC) + dt.timedelta(days=CADENCES[policy["cadence"]])
+        return {**policy, "next_run_at": f"{following:%Y-%m-%dT%H:%M:%S.000Z}"}
+
+    def _project_images(self, call: _Call, wanted: str) -> web.Response:
+        job = self._job_token(call)
+        person = job.owner if job is not None else self._person(call, READS_ALL)
+        project = self._visible(call, person, wanted)
+        if job is not None and job.place != project.key:
+            _refuse(403, ELSEWHERE)
+        if not call.company.reads_images(person, project):
+            _refuse(403, "Forbidden")
+        return self._page_of(call, self._images(call.company, {project.key}))
+
+    def _images(self, company: Company, projects: Iterable[str]) -> list[dict[str, Any]]:
+        """List the records of some projects; none is there but by a granted push."""
+        wanted, found = set(projects), []
+        for name in sorted(self.repositories):
+            project = company.project_of(name)
+            if project is not None and project.key in wanted:
+                extra = name.removeprefix(project.key).strip("/")
+                number = company.ids("repository", name)
+                found.append({"id": number, "name": extra, "path": name, "project_id": project.id})
+        return found
+
+    # -- groups (6) -----------------------------------------------------------------------------------
+
+    def _visible_group(self, call: _Call, person: Person | None, wanted: str) -> Group:
+        groups = call.company.groups.values()
+        found = next((each for each in groups if wanted == str(each.id) or wanted.lower() == each.key), None)
+        if found is None or not call.company.sees_group(person, found):
+            _refuse(404, "Group Not Found")
+        return found
+
+    def _group(self, call: _Call, wanted: str) -> web.Response:
+        person = self._person(call, READS_ALL)
+        group = self._visible_group(call, person, wanted)
+        name, parent = group.path.rpartition("/")[2], group.key.rpartition("/")[0]
+        return web.json_response(
+            {
+                "id": group.id,
+                "name": name.title(),
+                "path": name,
+                "full_path": group.path,
+                "visibility": group.visibility,
+                "parent_id": call.company.group_id(parent) if parent else None,
+            }
+        )
+
+    def _group_projects(self, call: _Call, wanted: str) -> web.Response:
+        person = self._person(call, READS_ALL)
+        group = self._visible_group(call, person, wanted)
+        deep = call.parameter("include_subgroups") == "true"
+        found = [
+            self._shown(call.company, person, project)
+            for project in call.company.below(group)
+            if call.company.sees(person, project) and (deep or project.ancestors[-1] == group.key)
+        ]
+        return self._page_of(call, found)
+
+    def _group_images(self, call: _Call, wanted: str) -> web.Response:
+        person = self._person(call, READS_ALL)
+        group = self._visible_group(call, person, wanted)
+        if not call.company.lists_group(person, group):
+            _refuse(403, "Forbidden")
+        return self._page_of(call, self._images(call.company, (each.key for each in call.company.below(group))))
+
+    def _group_member(self, call: _Call, wanted: str, user_id: str) -> web.Response:
+        group = self._visible_group(call, self._somebody(call, READS_ALL), wanted)
+        person = next((each for each in call.company.users.values() if user_id == str(each.id)), None)
+        role = 0 if person is None else call.company.role_in(person, group)
+        if person is None or not role:
+            _refuse(404, "Not found")
+        return web.json_response({**_user(person), "access_level": role, "expires_at": None})
+
+    def _page_of(self, call: _Call, items: list[dict[str, Any]]) -> web.Response:
+        """Answer a list by pages, with the headers of section 6; of the links, those to where there is something."""
+        size = min(int(call.parameter("per_page") or 20), 100)
+        page = int(call.parameter("page") or 1)
+        pages = max(1, -(-len(items) // size))
+        beside = {"first": 1, "last": pages, "prev": page - 1, "next": page + 1}
+        there = {name: number for name, number in beside.items() if 1 <= number <= pages}
+        query = {name: value for name, value in call.asked.query if name not in {"page", "per_page"}}
+        links = [
+            f'<{self.url}{call.asked.path}?{urlencode({**query, "page": number, "per_page": size})}>; rel="{name}"'
+            for name, number in there.items()
+        ]
+        headers = {
+            "X-Total": str(len(items)),
+            "X-Total-Pages": str(pages),
+            "X-Page": str(page),
+            "X-Per-Page": str(size),
+            "X-Next-Page": str(there.get("next", "")),
+            "X-Prev-Page": str(there.get("prev", "")),
+            "Link": ", ".join(links),
+        }
+        return web.json_response(items[(page - 1) * size : page * size], headers=headers)
 
     def _member(self, call: _Call, wanted: str, user_id: str) -> web.Response:
         project = self._visible(call, self._somebody(call, ("read_api", "api")), wanted)
@@ -548,7 +713,7 @@ class FakeGitLab:
         if token.kind == OAUTH:
             _refuse(422, "Unprocessable Entity")
         if token.kind == JOB:
-            return web.json_response(_job(token, call.company))
+            return web.json_response(_job(token, call.company, self.url))
         return web.json_response(_deploy(token) if token.kind == DEPLOY else _personal(token))
 
     # -- OAuth and pages ------------------------------------------------------------------------------
@@ -645,7 +810,26 @@ def _deploy(token: Token) -> dict[str, Any]:
     return {**_record(token), "username": token.username, "expired": not (token.active or token.revoked)}
 
 
-def _job(token: Token, company: Company) -> dict[str, Any]:
+def _parameters(call: _Call) -> dict[str, Any]:
+    """Read a body as GitLab does: JSON, or a form in which brackets stand for what is inside."""
+    if call.headers.get("Content-Type", "").startswith("application/json"):
+        try:
+            found: dict[str, Any] = json.loads(call.body)
+        except ValueError:
+            raise _RefusalError(400, {"error": "400 Bad Request"}) from None
+        return found
+    found = {}
+    for name, value in parse_qsl(call.body.decode(), keep_blank_values=True):
+        outer, bracket, inner = name.partition("[")
+        read = {"true": True, "false": False}.get(value, value)
+        if bracket:
+            found.setdefault(outer, {})[inner.rstrip("]")] = read
+        else:
+            found[outer] = read
+    return found
+
+
+def _job(token: Token, company: Company, url: str) -> dict[str, Any]:
     project = company.projects[token.place]
     return {
         "id": token.id,
@@ -655,4 +839,5 @@ def _job(token: Token, company: Company) -> dict[str, Any]:
         "user": None if token.owner is None else _user(token.owner),
         "pipeline": {"id": company.ids("pipeline", str(token.id)), "project_id": project.id, "status": token.status},
         "project": {"id": project.id, "path_with_namespace": project.path},
+        "web_url": f"{url}/{project.path}/-/jobs/{token.id}",
     }

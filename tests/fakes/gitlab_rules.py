@@ -52,6 +52,25 @@ class Person:
 
 
 @dataclass(frozen=True)
+class Group:
+    """A group, with its path as it is spelt."""
+
+    id: int
+    path: str
+    visibility: str
+
+    @property
+    def key(self) -> str:
+        """The path by which it is found."""
+        return self.path.lower()
+
+    @property
+    def line(self) -> list[str]:
+        """The group and those above it, the outermost first."""
+        return list(itertools.accumulate(self.key.split("/"), lambda above, name: f"{above}/{name}"))
+
+
+@dataclass(frozen=True)
 class Project:
     """A project, with its path as it is spelt."""
 
@@ -143,13 +162,15 @@ class Company:
         self.ids = ids
         self._members: defaultdict[str, dict[str, int]] = defaultdict(dict)
         self.users: dict[str, Person] = {}
-        self.groups: set[str] = set()
+        self.groups: dict[str, Group] = {}
         self.projects: dict[str, Project] = {}
         self._tokens: defaultdict[str, list[Token]] = defaultdict(list)
         for entry in directory.get("users") or ():
             self._add_user(entry)
         for entry in directory.get("groups") or ():
-            self.groups.add(entry["path"].lower())
+            key = entry["path"].lower()
+            number = entry.get("id") or self.ids("group", key)
+            self.groups[key] = Group(number, entry["path"], entry.get("visibility", "private"))
             self._add_members(entry)
         for entry in directory.get("projects") or ():
             self._add_project(entry)
@@ -163,7 +184,7 @@ class Company:
         known = ("username", "email", "password", "admin", "external", "state", "two_factor")
         fields = {name: entry[name] for name in known if entry.get(name) is not None}
         key = entry["username"].lower()
-        self.users[key] = Person(id=self.ids("user", key), **fields)
+        self.users[key] = Person(id=entry.get("id") or self.ids("user", key), **fields)
 
     def _add_members(self, entry: Mapping[str, Any]) -> None:
         for username, role in (entry.get("members") or {}).items():
@@ -204,7 +225,7 @@ class Company:
 
     def _add_bot(self, kind: str, place: str, digest: str, role: str) -> Person:
         word = kind.partition("_")[0]
-        number = self.projects[place].id if place in self.projects else self.ids("group", place)
+        number = self.projects[place].id if place in self.projects else self.group_id(place)
         username = f"{word}_{number}_bot_{digest[:12]}"
         self.users[username] = Person(id=self.ids("user", username), username=username, bot=True)
         self._members[place][username] = ROLES[role]
@@ -273,6 +294,14 @@ class Company:
         candidates = ("/".join(parts[: len(parts) - extra]) for extra in range(3))
         return next((self.projects[path] for path in candidates if path in self.projects), None)
 
+    def group_id(self, path: str) -> int:
+        """Give the number of a group, or of a user's namespace."""
+        return self.groups[path].id if path in self.groups else self.ids("group", path)
+
+    def below(self, group: Group) -> list[Project]:
+        """List the projects of a group and its subgroups."""
+        return [project for project in self.projects.values() if group.key in project.ancestors]
+
     # -- judging --------------------------------------------------------------------------------------
 
     def direct_role(self, person: Person, project: Project) -> int:
@@ -300,6 +329,32 @@ class Company:
             return False
         open_to_them = project.visibility == "internal" and not person.external
         return open_to_them or person.admin or self.role(person, project) > 0
+
+    def role_in(self, person: Person, group: Group) -> int:
+        """Give the role in a group, inherited from those above it; 0 for none."""
+        return max(self._members[path].get(person.username.lower(), 0) for path in group.line)
+
+    def sees_group(self, person: Person | None, group: Group) -> bool:
+        """Tell whether the group exists for them: members of a project below may know of it."""
+        if group.visibility == "public":
+            return True
+        if person is None:
+            return False
+        open_to_them = group.visibility == "internal" and not person.external
+        member = self.role_in(person, group) or any(self.role(person, project) for project in self.below(group))
+        return open_to_them or person.admin or bool(member)
+
+    def lists_group(self, person: Person | None, group: Group) -> bool:
+        """Tell whether they may list the images of a group: its reporters and admins (4, notes)."""
+        return person is not None and (person.admin or self.role_in(person, group) >= ROLES["reporter"])
+
+    def reads_images(self, person: Person | None, project: Project) -> bool:
+        """Tell whether they may list the images of a project."""
+        return project.level != "disabled" and "pull" in self._actions_of_person(person, project)
+
+    def maintains(self, person: Person | None, project: Project) -> bool:
+        """Tell whether they may change the project's settings."""
+        return person is not None and (person.admin or self.role(person, project) >= ROLES["maintainer"])
 
     def actions(self, caller: Caller, project: Project) -> Actions:
         """Judge what a caller may do to the images of a project (4)."""

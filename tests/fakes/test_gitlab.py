@@ -575,6 +575,49 @@ REST: list[tuple[str, dict[str, str], int]] = [
     ("/users?username=developer", {}, 401),
     ("/users?username=developer", {"private": REGISTRY_ONLY}, 403),
     ("/nothing", {"private": API}, 404),
+    # The images of a project: by the matrix; a job's own project alone (6).
+    (f"{HOME_PATH}/registry/repositories", {"private": API}, 200),
+    (f"{HOME_PATH}/registry/repositories", {"private": REGISTRY_ONLY}, 403),
+    (f"{HOME_PATH}/registry/repositories", {"private": bot("project_access_token", "reporter").password}, 200),
+    (f"{HOME_PATH}/registry/repositories", {}, 404),
+    (f"{HOME_PATH}/registry/repositories", {"private": company.DEEP_SUBGROUP_BOT.password}, 404),
+    (f"{HOME_PATH}/registry/repositories", {"job_token": RUNNING}, 200),
+    (f"{HOME_PATH}/registry/repositories", {"job_token": FINISHED}, 401),
+    (f"{PUBLIC_PATH}/registry/repositories", {}, 200),
+    # Groups: seen by visibility and members, listed by reporters.
+    ("/groups/mx", {}, 200),
+    ("/groups/mx", {"private": REGISTRY_ONLY}, 403),
+    ("/groups/mx", {"private": DEAD}, 401),
+    ("/groups/mx%2Fsub", {}, 404),
+    ("/groups/mx%2Fsub", {"private": API}, 200),
+    ("/groups/mx%2Fsub", {"private": bot("project_access_token", "owner").password}, 404),
+    ("/groups/none", {"private": API}, 404),
+    ("/groups/mx/registry/repositories", {"private": API}, 200),
+    ("/groups/mx%2Fsub/registry/repositories", {"private": company.DEEP_SUBGROUP_BOT.password}, 200),
+    ("/groups/mx%2Fsub/registry/repositories", {}, 404),
+    ("/groups/mx/registry/repositories", {"private": ADMIN_API.password}, 200),
+]
+FORBIDDEN_REST = [
+    pytest.param("/groups/mx/registry/repositories", {}, id="nobody and a public group"),
+    pytest.param(
+        "/groups/mx/registry/repositories",
+        {"private": bot("group_access_token", "planner").password},
+        id="a planner and the group's images",
+    ),
+    pytest.param(
+        "/groups/mx/registry/repositories",
+        {"private": bot("project_access_token", "owner").password},
+        id="a member of a project below",
+    ),
+    pytest.param(
+        f"{HOME_PATH}/registry/repositories",
+        {"private": bot("project_access_token", "guest").password},
+        id="a guest and a private project's images",
+    ),
+    pytest.param(
+        f"/projects/{quote('mx/public-disabled', safe='')}/registry/repositories", {"private": API}, id="disabled"
+    ),
+    pytest.param(f"{PUBLIC_PATH}/registry/repositories", {"job_token": RUNNING}, id="a job elsewhere"),
 ]
 
 
@@ -585,6 +628,111 @@ def test_rest(current: FakeGitLab, path: str, tokens: dict[str, str], status: in
     assert isinstance(answer.json(), dict | list)
     if status == 403:
         assert answer.json()["error"] == "insufficient_scope"
+
+
+@pytest.mark.parametrize(("path", "tokens"), FORBIDDEN_REST)
+def test_rest_is_forbidden(current: FakeGitLab, path: str, tokens: dict[str, str]) -> None:
+    """What is seen and not allowed is 403 (6), with GitLab's words."""
+    said = rest(current, path, **tokens).expect(403).json()["message"]
+    assert said.startswith("403 Forbidden")
+    assert ("different project" in said) == ("job_token" in tokens)
+
+
+def settings(gitlab: FakeGitLab, private: str, body: str, project: str = HOME, kind: str = "json") -> Answer:
+    """PUT the settings of a project."""
+    sent = {**headers(private), "Content-Type": f"application/{kind}"}
+    return Wire(gitlab.url).send("PUT", f"/api/v4/projects/{quote(project, safe='')}", body.encode(), sent)
+
+
+def test_settings(fake: FakeGitLab) -> None:
+    """A maintainer changes the registry's level, by JSON or a form, and the token endpoint follows."""
+    level = "container_registry_access_level"
+    assert settings(fake, API, json.dumps({level: "disabled"})).expect(200).json()[level] == "disabled"
+    assert may(fake, MAINTAINER, HOME) == ""
+    form = f"{level}=private&container_expiration_policy_attributes[keep_n]=5"
+    found = settings(fake, API, form, kind="x-www-form-urlencoded").expect(200).json()
+    assert (found[level], found["container_expiration_policy"]["keep_n"]) == ("private", "5")
+    assert may(fake, MAINTAINER, HOME) == ALL
+    assert fake.directory["projects"] != company.directory()["projects"]
+
+
+def test_expiration_policy(fake: FakeGitLab) -> None:
+    """A policy begins as GitLab's do; a change moves its next run to a whole cadence from now (7.1)."""
+    kept = "container_expiration_policy"
+    assert rest(fake, HOME_PATH, private=API).json()[kept]["name_regex"] == ".*"
+    change = {"enabled": True, "cadence": "7d", "name_regex_delete": "x", "name_regex_keep": "y"}
+    found = settings(fake, API, json.dumps({f"{kept}_attributes": change})).expect(200).json()[kept]
+    assert (found["enabled"], found["name_regex"], found["name_regex_keep"]) == (True, "x", "y")
+    assert found["next_run_at"] > time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(time.time() + 6 * 86_400))
+    assert rest(fake, HOME_PATH, private=API).json()[kept] == found
+
+
+NO_SETTINGS = [
+    pytest.param(bot("project_access_token", "developer").password, {}, 403, id="developer"),
+    pytest.param(token("personal_access_token", "read_api").password, {}, 403, id="read_api"),
+    pytest.param(company.DEEP_SUBGROUP_BOT.password, {}, 404, id="stranger"),
+    pytest.param("", {}, 401, id="nobody"),
+    pytest.param(API, {"container_registry_access_level": "public"}, 400, id="level"),
+    pytest.param(API, {"container_expiration_policy_attributes": {"cadence": "2d"}}, 400, id="cadence"),
+]
+
+
+@pytest.mark.parametrize(("private", "change", "status"), NO_SETTINGS)
+def test_no_settings(current: FakeGitLab, private: str, change: dict[str, Any], status: int) -> None:
+    """Nobody below a maintainer changes settings, and no value but GitLab's is taken."""
+    settings(current, private, json.dumps(change)).expect(status)
+
+
+def test_group(current: FakeGitLab) -> None:
+    """A group has its path, its visibility and the group above it."""
+    found = rest(current, "/groups/mx%2Fsub", private=API).json()
+    assert (found["id"], found["full_path"], found["visibility"]) == (current.group_id("mx/sub"), "mx/sub", "private")
+    assert found["parent_id"] == current.group_id("mx")
+    assert rest(current, f"/groups/{found['id']}", private=API).json() == found
+
+
+def test_group_projects(current: FakeGitLab) -> None:
+    """Those of the group that the caller sees are listed, and those of its subgroups where they are asked for."""
+    projects = "/groups/mx/projects"
+    own = {item["path_with_namespace"] for item in rest(current, f"{projects}?per_page=100", private=API).json()}
+    deep = rest(current, f"{projects}?per_page=100&include_subgroups=true", private=API).json()
+    assert {item["path_with_namespace"] for item in deep} - own == {SUB}
+    assert HOME in own
+    public = {item["visibility"] for item in rest(current, f"{projects}?per_page=100").json()}
+    assert public == {"public"}
+
+
+def test_pages(current: FakeGitLab) -> None:
+    """Lists come by pages, with GitLab's headers, and links to the pages beside."""
+    path = "/groups/mx/projects?per_page=4"
+    first, second = (rest(current, f"{path}&page={page}", private=API).expect(200) for page in (1, 2))
+    assert len(first.json()) == len(second.json()) == 4
+    assert (first.header("X-Page"), first.header("X-Per-Page"), first.header("X-Next-Page")) == ("1", "4", "2")
+    assert (first.header("X-Prev-Page"), second.header("X-Prev-Page")) == ("", "1")
+    assert int(first.header("X-Total-Pages")) == -(-int(first.header("X-Total")) // 4)
+    assert f'{current.url}/api/v4/groups/mx/projects?page=2&per_page=4>; rel="next"' in first.header("Link")
+
+
+def test_images_are_the_records(fake: FakeGitLab) -> None:
+    """A project's and a group's images are what pushes were granted for."""
+    ask(fake, DEVELOPER, scope(f"{HOME}/extra", "push")).expect(200)
+    for path in (f"{HOME_PATH}/registry/repositories", "/groups/mx/registry/repositories"):
+        [found] = rest(fake, path, private=API).expect(200).json()
+        assert (found["name"], found["path"], found["project_id"]) == ("extra", f"{HOME}/extra", HOME_ID)
+
+
+def test_job_of_a_guest(current: FakeGitLab) -> None:
+    """Over REST a job lists images by its user's role, which the token endpoint does not look at (6)."""
+    rest(current, f"{HOME_PATH}/registry/repositories", job_token=job("guest").password).expect(403)
+    assert may(current, job("guest"), HOME) == "pull,push,delete"
+
+
+def test_group_member(current: FakeGitLab) -> None:
+    """A member's level in a group is inherited from those above it."""
+    path = f"/groups/mx%2Fsub/members/all/{current.user_id('owner')}"
+    assert rest(current, path, private=current.service_token).expect(200).json()["access_level"] == 50
+    stranger = f"/groups/mx/members/all/{current.user_id('stranger')}"
+    rest(current, stranger, private=current.service_token).expect(404)
 
 
 def test_rest_of_14(old: FakeGitLab) -> None:

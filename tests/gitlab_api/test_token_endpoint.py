@@ -1,6 +1,3 @@
 """The semantics' tables of `tests/semantics/test_token_endpoint.py`, decided from GitLab's REST facts."""
 
 from tests.semantics.test_token_endpoint import *  # noqa: F403 - the tests are the names
-
-# One of its rows is a project without a number; GitLab numbers every project.
-del test_meta  # noqa: F821

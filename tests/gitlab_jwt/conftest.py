@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.fakes.gitlab import FakeGitLab
+from tests.gitlab_api.conftest import directory
 from tests.semantics import company
+from tests.semantics.abilities import Deciding
 from tests.support.gateway import GatewayProcess
 
 if TYPE_CHECKING:
@@ -41,3 +43,18 @@ def served(gitlab: FakeGitLab, tmp_path_factory: pytest.TempPathFactory) -> Iter
         yield gateway
     finally:
         gateway.end()
+
+
+@pytest.fixture(scope="session")
+def deciding(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deciding]:
+    """Ask the plugins about the company of a GitLab, in which every user has an `api` token too."""
+    with FakeGitLab(directory()) as fake:
+        source = {
+            "use": "auth_gitlab",
+            "url": fake.url,
+            "mode": "jwt",
+            "service_token": fake.service_token,
+            "failed_logins": 1_000_000,
+        }
+        with Deciding(tmp_path_factory.mktemp("deciding"), [source, {"use": "naming"}, {"use": "visibility"}]) as found:
+            yield found

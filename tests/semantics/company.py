@@ -178,7 +178,18 @@ SHARED = (Account("shared", "of-home"), Account("shared", "of-sub"))
 """Two deploy tokens, of `HOME` and of `SUB`, under one username."""
 ADMIN_API = Account("whoever", "api of admin")
 DEEP_SUBGROUP_BOT = Account("bot", "api of mx/sub")
-JOB_USERS = ("stranger", "external-stranger", "courier", "lodger", "homer", "admin", "developer", "guest")
+JOB_USERS = (
+    "stranger",
+    "external-stranger",
+    "courier",
+    "lodger",
+    "homer",
+    "admin",
+    "guest",
+    "reporter",
+    "developer",
+    "maintainer",
+)
 """Whose jobs run in `HOME`."""
 
 

@@ -36,6 +36,10 @@ class Options(TypedDict, total=False):
     """A plugin item in place of `backend_local`."""
     sources: Sequence[Mapping[str, Any]]
     """Plugin items in place of `auth_local`, `naming` and `visibility`."""
+    api: Mapping[str, Any]
+    """Keys of the item `gitlab_api`."""
+    cleanup: Mapping[str, Any]
+    """Keys of the item `cleanup`."""
     extra: Mapping[str, Any]
     """Sections of the configuration, merged over what stands there."""
 
@@ -76,6 +80,8 @@ class GatewayProcess:
             "database": {"url": options.get("database_url", f"sqlite:///{self.data / 'gateway.db'}")},
             "plugins": [
                 *(dict(item) for item in options.get("sources", self._local())),
+                {"use": "gitlab_api", **options.get("api", {})},
+                {"use": "cleanup", **options.get("cleanup", {})},
                 dict(options.get("backend", {"use": "backend_local", "root": str(self.data / "registry")})),
             ],
         }

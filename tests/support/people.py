@@ -14,6 +14,9 @@ CAROL = Account("carol", "carol-develops")
 DAVE = Account("dave", "dave-maintains")
 MALLORY = Account("mallory", "mallory-is-a-stranger")
 
+GINA = Account("gina", "gina-is-a-guest")
+"""A guest of `acme`."""
+
 EVE = Account("eve", "eve-is-blocked")
 
 ALICE_API = Account("alice", "pat-alice-api")
@@ -23,11 +26,22 @@ ALICE_EXPIRED = Account("alice", "pat-alice-expires-today")
 ALICE_REVOKED = Account("alice", "pat-alice-revoked")
 ALICE_NO_REGISTRY = Account("alice", "pat-alice-read-user")
 """An owner's token without a scope of the registry."""
+ALICE_READ_API = Account("alice", "pat-alice-read-api")
 ALICE_OAUTH = Account("oauth2", "oauth-of-alice")
+BOB_API = Account("bob", "pat-bob-api")
+CAROL_API = Account("carol", "pat-carol-api")
+DAVE_API = Account("dave", "pat-dave-api")
+GINA_API = Account("gina", "pat-gina-api")
+MALLORY_API = Account("mallory", "pat-mallory-api")
+ROOT_API = Account("root", "pat-root-api")
 PROJECT_DEVELOPER = Account("project-bot", "project-app-developer")
 GROUP_READ = Account("group-bot", "group-acme-read")
 JOB = Account("gitlab-ci-token", "job-of-app")
 """A running job of `acme/app`, started by its reporter."""
+JOB_OF_DEVELOPER = Account("gitlab-ci-token", "job-of-app-by-carol")
+"""A running job of `acme/app`, started by its developer."""
+JOB_OF_MAINTAINER = Account("gitlab-ci-token", "job-of-app-by-dave")
+"""A running job of `acme/app`, started by its maintainer."""
 JOB_FINISHED = Account("gitlab-ci-token", "finished-job-of-app")
 JOB_ELSEWHERE = Account("gitlab-ci-token", "job-of-open")
 """A running job of `acme/open`, started by a member of nothing."""
@@ -47,7 +61,7 @@ _READ_WRITE = ["read_registry", "write_registry"]
 
 def directory() -> dict[str, Any]:
     """Write down a small company: in `acme` one of each role, `mallory` a member of nothing, `eve` blocked."""
-    people = (ROOT, ALICE, BOB, CAROL, DAVE, MALLORY, EVE)
+    people = (ROOT, ALICE, BOB, CAROL, DAVE, MALLORY, GINA, EVE)
     return {
         "users": [
             {
@@ -62,7 +76,13 @@ def directory() -> dict[str, Any]:
             {
                 "path": "acme",
                 "visibility": "public",
-                "members": {"alice": "owner", "bob": "reporter", "carol": "developer", "dave": "maintainer"},
+                "members": {
+                    "alice": "owner",
+                    "bob": "reporter",
+                    "carol": "developer",
+                    "dave": "maintainer",
+                    "gina": "guest",
+                },
             },
             {"path": "acme/secret", "visibility": "private"},
             {"path": "conf", "visibility": "private", "members": {"alice": "owner"}},
@@ -82,6 +102,8 @@ def directory() -> dict[str, Any]:
             {**_personal(ALICE_EXPIRED, ["api"]), "expires_at": dt.datetime.now(dt.UTC).date()},
             {**_personal(ALICE_REVOKED, ["api"]), "revoked": True},
             _personal(ALICE_NO_REGISTRY, ["read_user"]),
+            _personal(ALICE_READ_API, ["read_api"]),
+            *(_personal(token, ["api"]) for token in (BOB_API, CAROL_API, DAVE_API, GINA_API, MALLORY_API, ROOT_API)),
             {"kind": "oauth_token", "user": ALICE.username, "token": ALICE_OAUTH.password, "scopes": ["api"]},
             {
                 "kind": "project_access_token",
@@ -98,6 +120,8 @@ def directory() -> dict[str, Any]:
                 "scopes": _READ,
             },
             _job(JOB, PRIVATE, BOB),
+            _job(JOB_OF_DEVELOPER, PRIVATE, CAROL),
+            _job(JOB_OF_MAINTAINER, PRIVATE, DAVE),
             {**_job(JOB_FINISHED, PRIVATE, BOB), "status": "success"},
             _job(JOB_ELSEWHERE, PUBLIC, MALLORY),
             _deploy(DEPLOY_READ, _READ),

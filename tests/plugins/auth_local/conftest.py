@@ -12,14 +12,14 @@ import pytest
 import yaml
 from pydantic import SecretStr
 
-from gateway.plugins import Client, Credential, Services
+from gateway.plugins import Client, Credential, Document, Scheme, Services
 from plugins.auth_local import Plugin
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
-    from gateway.plugins import Identity
+    from gateway.plugins import Documents, Identity
 
 TODAY = dt.datetime.now(dt.UTC).date()
 DAY = dt.timedelta(days=1)
@@ -97,16 +97,43 @@ class Log:
         self.errors.append(f"{event} {values}")
 
 
+class Kept:
+    """Documents in memory, which other plugins may share as replicas do their database."""
+
+    def __init__(self) -> None:
+        self._found: dict[tuple[str, str], Document] = {}
+
+    async def get(self, kind: str, key: str) -> Document | None:
+        """Give one."""
+        return self._found.get((kind, key))
+
+    async def all(self, kind: str) -> list[Document]:
+        """Give those of a kind."""
+        return [self._found[place] for place in sorted(self._found) if place[0] == kind]
+
+    async def put(self, kind: str, key: str, value: Any, by: str, *, version: int | None = None) -> bool:
+        """Keep one, as the database does."""
+        known = self._found.get((kind, key))
+        now = known.version if known else 0
+        if version not in {None, now}:
+            return False
+        self._found[kind, key] = Document(key, value, now + 1, by)
+        return True
+
+    async def remove(self, kind: str, key: str) -> None:
+        """Keep it no longer."""
+        self._found.pop((kind, key), None)
+
+
 class Local:
     """The plugin on a directory of its own."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, documents: Documents | None = None) -> None:
         self.path = path
         self.log = Log()
         nothing = cast("Any", None)
-        self.plugin = Plugin(
-            Plugin.Config(directory=path), Services("local", nothing, nothing, cast("Any", self.log), b"k" * 32)
-        )
+        services = Services("local", nothing, nothing, cast("Any", self.log), b"k" * 32, documents=documents or Kept())
+        self.plugin = Plugin(Plugin.Config(directory=path), services)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -120,9 +147,9 @@ class Local:
         # What is sent after an edit is read in a later turn of the event loop.
         await asyncio.sleep(0)
 
-    async def login(self, username: str, password: str) -> Identity | None:
+    async def login(self, username: str, password: str, scheme: Scheme = Scheme.BASIC) -> Identity | None:
         """Present a credential."""
-        credential = Credential(username, SecretStr(password))
+        credential = Credential(username, SecretStr(password), scheme)
         return await self.plugin.gateway_authenticate(credential, Client("192.0.2.1"))
 
 

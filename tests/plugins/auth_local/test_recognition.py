@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from gateway.plugins import (
@@ -11,6 +13,7 @@ from gateway.plugins import (
     CredentialKind,
     Identity,
     InvalidCredentialError,
+    Scheme,
     ceiling,
 )
 from plugins.auth_local import passwords, rules
@@ -155,11 +158,11 @@ async def test_not_recognised(local: Local, username: str, secret: str) -> None:
 @pytest.mark.parametrize("username", ["", "bot", "alice", "gitlab-ci-token"])
 @pytest.mark.parametrize("secret", ["prj", "grp"])
 async def test_bots(local: Local, username: str, secret: str) -> None:
-    """A project or group token is a user of its own, whatever the username, neither admin nor external."""
+    """A project or group token is a user of its own, named as GitLab names it, neither admin nor external."""
     found = await local.login(username, secret)
     assert found is not None
     assert found.kind is CredentialKind.PERSONAL_ACCESS_TOKEN
-    assert found.subject.startswith({"prj": "project_bot_", "grp": "group_bot_"}[secret])
+    assert re.fullmatch({"prj": r"project_7_bot_[0-9a-f]+", "grp": r"group_\d+_bot_[0-9a-f]+"}[secret], found.subject)
     assert (found.ceiling, found.admin, found.external) == (ALL_ACTIONS, False, False)
 
 
@@ -235,3 +238,50 @@ async def test_right_password_is_remembered(local: Local, monkeypatch: pytest.Mo
     changed["users"][1]["password_hash"] = HASHED[:-4] + "AAAA"
     await local.edit(changed)
     assert await local.login("bob", "hashed-secret") is None
+
+
+# -- how it was presented (semantics 6) ---------------------------------------------------------------
+
+BY_SCHEME = [
+    pytest.param("pat-api", "PRIVATE-TOKEN Bearer", id="personal"),
+    pytest.param("pat-user", "PRIVATE-TOKEN Bearer", id="personal, without a registry scope"),
+    pytest.param("prj", "PRIVATE-TOKEN Bearer", id="project"),
+    pytest.param("grp", "PRIVATE-TOKEN Bearer", id="group"),
+    pytest.param("oauth", "Bearer", id="OAuth"),
+    pytest.param("job", "JOB-TOKEN", id="job"),
+    pytest.param("dt-app", "", id="deploy token"),
+    pytest.param("plain-secret", "", id="password"),
+    pytest.param("nothing", "", id="unknown"),
+]
+
+
+@pytest.mark.parametrize("username", ["", "alice", "deploy-app", "gitlab-ci-token"])
+@pytest.mark.parametrize(("secret", "schemes"), BY_SCHEME)
+async def test_schemes_of_the_rest_api(local: Local, username: str, secret: str, schemes: str) -> None:
+    """The REST API takes access tokens in two headers, OAuth and job tokens in one each, and no other secret."""
+    for scheme in (Scheme.PRIVATE_TOKEN, Scheme.BEARER, Scheme.JOB_TOKEN):
+        found = await local.login(username, secret, scheme)
+        assert (found is not None) == (scheme in schemes.split()), scheme
+
+
+@pytest.mark.parametrize(
+    ("secret", "scheme"),
+    [
+        ("pat-today", Scheme.PRIVATE_TOKEN),
+        ("pat-revoked", Scheme.BEARER),
+        ("pat-eve", Scheme.PRIVATE_TOKEN),
+        ("oauth-eve", Scheme.BEARER),
+        ("done", Scheme.JOB_TOKEN),
+        ("job-eve", Scheme.JOB_TOKEN),
+    ],
+)
+async def test_dead_in_the_rest_api(local: Local, secret: str, scheme: Scheme) -> None:
+    """A token that is over is wrong there too."""
+    with pytest.raises(InvalidCredentialError):
+        await local.login("", secret, scheme)
+
+
+async def test_the_same_identity_however_it_comes(local: Local) -> None:
+    """A token is the same person with the same ceiling in every header."""
+    assert await local.login("", "pat-api") == await local.login("", "pat-api", Scheme.PRIVATE_TOKEN)
+    assert await local.login("gitlab-ci-token", "job") == await local.login("", "job", Scheme.JOB_TOKEN)

@@ -22,9 +22,11 @@ from gateway.plugins import (
     Backend,
     ByteRange,
     Digest,
+    ErrorCode,
     Health,
     Job,
     Progress,
+    RegistryError,
     Services,
     StorageFullError,
     UploadUnknownError,
@@ -79,8 +81,8 @@ def blob_file(root: Path, digest: Digest) -> Path:
 
 
 def files(root: Path) -> set[Path]:
-    """Every file of the store."""
-    return {path for path in root.rglob("*") if path.is_file()}
+    """Every file of the store that holds somebody's bytes."""
+    return {path for path in root.rglob("*") if path.is_file() and path.parent != root / "locks"}
 
 
 # -- crashes -----------------------------------------------------------------------------------------
@@ -407,3 +409,122 @@ async def test_unhealthy(
     assert not health.ok
     assert words in health.message
     assert "uploads" in health.message
+
+
+# -- garbage -----------------------------------------------------------------------------------------
+
+
+async def unlinked() -> bool:
+    """Say that no repository links the blob."""
+    return False
+
+
+async def linked() -> bool:
+    """Say that some repository links the blob."""
+    return True
+
+
+async def test_lists_blobs_and_nothing_else(store: LocalStore, root: Path) -> None:
+    """Every blob is listed with its size and the time of its last push; uploads, locks and strangers are not."""
+    digests = {await upload_blob(store, content(size)) for size in (10, 1000)}
+    longer = await upload_blob(store, content(20), Digest.of(content(20), "sha512"))
+    await store.begin_upload(NAME, new_upload())
+    blob_file(root, longer).with_name("README").write_text("no blob")
+    before = time.time() - 60
+    found = [blob async for page in store.stored() for blob in page]
+    assert {(blob.digest, blob.size) for blob in found} == {
+        *((digest, blob_file(root, digest).stat().st_size) for digest in digests),
+        (longer, 20),
+    }
+    assert all(before < blob.stored_at < time.time() + 60 for blob in found)
+
+
+async def test_removes_what_nobody_links(store: LocalStore, root: Path) -> None:
+    """A blob that is older than asked for and unlinked goes; the second time there is nothing."""
+    digest = await upload_blob(store, content(10))
+    assert await store.remove_blob(digest, time.time() + 60, unlinked)
+    assert files(root) == set()
+    assert not await store.remove_blob(digest, time.time() + 60, unlinked)
+
+
+async def test_keeps_what_is_linked(store: LocalStore) -> None:
+    """A blob that is linked meanwhile stays."""
+    digest = await upload_blob(store, content(10))
+    assert not await store.remove_blob(digest, time.time() + 60, linked)
+    assert await holds(store, digest)
+
+
+async def test_keeps_what_was_pushed_again(store: LocalStore, root: Path) -> None:
+    """A blob is as young as its last push, also where the bytes of that came long before its closing request."""
+    digest = await upload_blob(store, content(10))
+    os.utime(blob_file(root, digest), (0, 0))
+    upload, before = new_upload(), time.time() - 60
+    await store.begin_upload(NAME, upload)
+    await store.write_upload(NAME, upload, START, chunks(content(10)), at=0)
+    os.utime(root / "uploads" / upload, (0, 0))
+    await store.finish_upload(NAME, upload, START, digest)
+    assert not await store.remove_blob(digest, before, unlinked)
+    assert await holds(store, digest)
+
+
+async def test_keeps_what_is_pinned(root: Path) -> None:
+    """While one process makes a link, no process removes the bytes; nobody makes one to bytes that are gone."""
+    async with opened(root) as one, opened(root) as other:
+        digest = await upload_blob(one, content(10))
+        async with one.pinned(digest) as here, other.pinned(digest) as too:
+            assert (here, too) == (True, True)
+            assert not await other.remove_blob(digest, time.time() + 60, unlinked)
+        assert await other.remove_blob(digest, time.time() + 60, unlinked)
+        async with one.pinned(digest) as here:
+            assert not here
+
+
+async def test_a_link_waits_for_a_removal(root: Path) -> None:
+    """Whoever wants to link while the bytes are being removed hears that they are gone, not that they are there."""
+    async with opened(root) as one, opened(root) as other:
+        digest = await upload_blob(one, content(10))
+        asked, answer = asyncio.Event(), asyncio.Event()
+
+        async def hesitating() -> bool:
+            asked.set()
+            await answer.wait()
+            return False
+
+        async def link() -> bool:
+            async with other.pinned(digest) as here:
+                return here
+
+        removing = asyncio.create_task(one.remove_blob(digest, time.time() + 60, hesitating))
+        await asked.wait()
+        linking = asyncio.create_task(link())
+        done, _ = await asyncio.wait((linking,), timeout=0.1)
+        assert not done
+        answer.set()
+        assert await removing
+        assert not await linking
+
+
+async def test_a_failing_question_removes_nothing(store: LocalStore) -> None:
+    """Where nobody can say whether a blob is linked it stays, and the failure is heard."""
+    digest = await upload_blob(store, content(10))
+
+    async def failing() -> bool:
+        raise RegistryError(ErrorCode.UNAVAILABLE)
+
+    with pytest.raises(RegistryError):
+        await store.remove_blob(digest, time.time() + 60, failing)
+    assert await holds(store, digest)
+
+
+async def test_a_full_disk_can_be_cleared(store: LocalStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk on which nothing can be made any more keeps nobody from removing."""
+    digest = await upload_blob(store, content(10))
+    make = os.open
+
+    def full(path: str, flags: int, mode: int = 0o777) -> int:
+        if flags & os.O_CREAT and not Path(path).exists():
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return make(path, flags, mode)
+
+    monkeypatch.setattr(os, "open", full)
+    assert await store.remove_blob(digest, time.time() + 60, unlinked)

@@ -19,7 +19,7 @@ from gateway.plugins import (
     Visibility,
 )
 from plugins.visibility import rules
-from plugins.visibility.rules import Ability
+from plugins.visibility.rules import Letter
 
 WORDS = {
     "-": frozenset[Action](),
@@ -110,7 +110,7 @@ def test_cell(row: str, identity: Identity, role: Role | None, word: str) -> Non
 def test_archived_cell(row: str, identity: Identity, role: Role | None, word: str) -> None:
     """In an archived project of any cell, pulling stays and writing goes."""
     found = rules.abilities(identity, project(row, archived=True), Standing(role))
-    assert found == (Ability.P if "P" in word else Ability.NONE)
+    assert found == (Letter.P if "P" in word else Letter.NONE)
 
 
 @pytest.mark.parametrize("row", ROWS)

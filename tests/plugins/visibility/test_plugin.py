@@ -8,8 +8,10 @@ import pytest
 
 from gateway.plugins import (
     ANONYMOUS,
+    Ability,
     Access,
     Action,
+    Group,
     Identity,
     Project,
     RegistryLevel,
@@ -38,6 +40,11 @@ class Known:
         """Make everybody a reporter of `acme/mine`."""
         del identity
         return Standing(Role.REPORTER, covered=True) if project is MINE else Standing()
+
+    async def group_standing(self, identity: Identity, group: Group) -> Standing:
+        """Make everybody a reporter of every group."""
+        del identity, group
+        return Standing(Role.REPORTER)
 
     async def projects(self, identity: Identity) -> Sequence[tuple[Project, Standing]]:
         """List the five."""
@@ -106,3 +113,30 @@ async def test_visible_projects(plugin: Plugin, identity: Identity, expected: se
     visible = await plugin.gateway_visible_projects(identity)
     assert not visible.all
     assert set(visible.projects) == expected
+
+
+async def test_the_rest_api_s_accesses(plugin: Plugin) -> None:
+    """A project and a group are answered by how the caller stands to them, a scope that names neither with nothing."""
+    asked = [
+        Access("project", "acme/mine", tuple(Ability), project=MINE),
+        Access("group", "acme", tuple(Ability), group=Group("acme", Visibility.PRIVATE, 1)),
+        Access("project", "acme/open", ("read", "pull", "*")),
+        Access("group", "acme", ("read",)),
+    ]
+    found = await plugin.gateway_authorize(user(), asked)
+    assert [set(verdict.allowed) for verdict in found.verdicts] == [
+        {Ability.READ, Ability.READ_IMAGES},
+        {Ability.READ, Ability.READ_IMAGES},
+        set(),
+        set(),
+    ]
+
+
+async def test_nobody_has_no_standing_in_the_rest_api(plugin: Plugin) -> None:
+    """Of a nobody no source is asked: a private project or group is not seen."""
+    asked = [
+        Access("project", "acme/mine", ("read",), project=MINE),
+        Access("group", "acme", ("read",), group=Group("acme", Visibility.PRIVATE, 1)),
+    ]
+    found = await plugin.gateway_authorize(ANONYMOUS, asked)
+    assert [verdict.allowed for verdict in found.verdicts] == [frozenset(), frozenset()]
