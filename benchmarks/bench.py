@@ -26,7 +26,7 @@ from urllib.parse import urlencode
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import relay, upstream
+from benchmarks import management, relay, upstream
 from benchmarks.tools import (
     MIB,
     TRANSFERS,
@@ -219,6 +219,7 @@ def measure(folder: Path, scale: Scale) -> Samples:
     for name, value in relay.measure(folder / "relay", scale.seconds, requests_per_second).items():
         samples.add("relay", name, value)
     upstream.measure(folder / "upstream", scale, samples)
+    management.measure(folder / "management", scale.seconds, samples)
     return samples
 
 
@@ -308,7 +309,7 @@ def table(samples: Samples, scale: Scale) -> Table:
     )
     for heading in ("", "gateway", REGISTRY, NGINX, "ratio", "goal", ""):
         result.add_column(heading)
-    for row in (*rows(samples, scale), *relayed(samples), *upstream.rows(samples, scale)):
+    for row in (*rows(samples, scale), *relayed(samples), *upstream.rows(samples, scale), *management.rows(samples)):
         verdict = "[green]met[/green]" if row.met else "[red]fell short[/red]"
         peers = (row.peers.get(name, "") for name in (REGISTRY, NGINX))
         result.add_row(row.what, row.ours, *peers, row.ratio, row.goal, verdict)
