@@ -15,6 +15,7 @@ from pydantic import SecretStr
 from gateway import app
 from gateway.config import load
 from gateway.core.access import AccessControl
+from gateway.core.database import migrate
 from gateway.core.keys import ephemeral
 from gateway.core.tokenserver import TokenServer
 from gateway.plugins import ANONYMOUS, Client, Credential, NoCache
@@ -93,7 +94,9 @@ def ask(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ask]:
     ]
     database = {"url": f"sqlite:///{folder / 'gateway.db'}"}
     (folder / "gateway.yaml").write_text(yaml.safe_dump({"plugins": plugins, "database": database}))
-    loaded, _, _ = app.build(load(folder / "gateway.yaml"), ephemeral(), NoCache())
+    config = load(folder / "gateway.yaml")
+    parts = app.build(config, ephemeral(), NoCache())
+    loaded = parts.plugins
     nothing = cast("Any", None)
     keys = ephemeral()
     server = TokenServer(
@@ -106,6 +109,8 @@ def ask(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ask]:
     )
     with asyncio.Runner() as runner:
         life = loaded.lifespan(["gateway_authenticate"])
+        runner.run(migrate(config.database))
+        runner.run(parts.database.open())
         runner.run(life.__aenter__())
 
         async def identity(who: Account) -> Identity:
@@ -123,6 +128,7 @@ def ask(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ask]:
 
         yield answer
         runner.run(life.__aexit__(None, None, None))
+        runner.run(parts.database.close())
 
 
 CALLERS = st.sampled_from(list(POLICY))

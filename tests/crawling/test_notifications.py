@@ -191,12 +191,16 @@ def test_without_the_header(told: Told) -> None:
 
 
 def test_without_a_secret_there_is_no_webhook(place: Place) -> None:
-    """Where no secret is configured there is no such endpoint, and a path that is none is 404."""
-    plugins = app.build(load(place.config), keys.ephemeral(), NoCache()).plugins
-    assert plugins.endpoints() == ()
+    """Where no secret is configured there is no such endpoint."""
+
+    def webhooks() -> list[tuple[str, str]]:
+        plugins = app.build(load(place.config), keys.ephemeral(), NoCache()).plugins
+        found = [(one.method, one.path) for one in plugins.endpoints()]
+        return [one for one in found if one[1].startswith("/notifications")]
+
+    assert webhooks() == []
     place.configure(notifications_token=TOKEN)
-    plugins = app.build(load(place.config), keys.ephemeral(), NoCache()).plugins
-    assert [(found.method, found.path) for found in plugins.endpoints()] == [("POST", PATH)]
+    assert webhooks() == [("POST", PATH)]
 
 
 @pytest.mark.parametrize("key", ["notifications_token", "notifications_token_file"])
