@@ -13,7 +13,7 @@ from benchmarks.tools import Row, Samples, requests_per_second, say
 from tests.support.gateway import PROGRAM, GatewayProcess
 from tests.support.images import CONFIG, MANIFEST, Blob, image
 from tests.support.peers import PeerError, run
-from tests.support.people import ALICE_API, PRIVATE
+from tests.support.people import ALICE_API, PRIVATE, PUBLIC
 from tests.support.wire import ACCEPT, Wire, authorization
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ PAGE = 50
 PAGE_GOAL = 50.0
 PLAN_GOAL = 5.0
 SLOWER_GOAL = 0.8
-LISTED, CLEANED, PULLED = f"{PRIVATE}/listed", f"{PRIVATE}/cleaned", f"{PRIVATE}/pulled"
+LISTED, CLEANED, PULLED = f"{PUBLIC}/listed", f"{PRIVATE}/cleaned", f"{PRIVATE}/pulled"
 POLICY = {"enabled": True, "cadence": "1d", "name_regex": ".*", "keep_n": 1, "older_than": None}
 
 
@@ -71,7 +71,7 @@ def _page(caller: Wire, headers: dict[str, str], number: int) -> list[float]:
     """Milliseconds for pages of tags, the newest first, from the first to the last."""
     took = []
     for page in (1, 2, 3, 10, 100, 500, 1000, 1500, MANY // PAGE - 1, MANY // PAGE):
-        path = f"/api/v4/projects/{_project()}/registry/repositories/{number}/tags"
+        path = f"/api/v4/projects/{_project(PUBLIC)}/registry/repositories/{number}/tags"
         query = f"per_page={PAGE}&page={page}&sort=-created&with_details=true"
         started = time.perf_counter()
         answer = caller.send("GET", f"{path}?{query}", headers=headers).expect(200)
@@ -101,8 +101,12 @@ def measure(folder: Path, seconds: int, samples: Samples) -> None:
             _fill(process.data / "gateway.db", repository, count, config, layer)
         process.start()
         anonymous = process.wire()
-        listed = anonymous.send("GET", f"/api/v4/projects/{_project()}/registry/repositories", headers=headers)
-        numbers = {item["path"]: item["id"] for item in listed.expect(200).json()}
+        numbers: dict[str, int] = {}
+        for project in (PRIVATE, PUBLIC):
+            listed = anonymous.send(
+                "GET", f"/api/v4/projects/{_project(project)}/registry/repositories", headers=headers
+            )
+            numbers |= {item["path"]: item["id"] for item in listed.expect(200).json()}
         _page(anonymous, headers, numbers[LISTED])
         for _ in range(3):
             samples.add("management page", "gateway", statistics.median(_page(anonymous, headers, numbers[LISTED])))
@@ -111,8 +115,8 @@ def measure(folder: Path, seconds: int, samples: Samples) -> None:
         _apply(process, caller, anonymous, headers=headers, number=number, seconds=seconds, samples=samples)
 
 
-def _project() -> str:
-    return PRIVATE.replace("/", "%2F")
+def _project(path: str = PRIVATE) -> str:
+    return path.replace("/", "%2F")
 
 
 def _plan(process: GatewayProcess, anonymous: Wire, headers: dict[str, str], samples: Samples) -> None:
@@ -121,7 +125,7 @@ def _plan(process: GatewayProcess, anonymous: Wire, headers: dict[str, str], sam
     anonymous.send("PUT", path, body, {**headers, "Content-Type": "application/json"}).expect(200)
     for _ in range(2):
         started = time.perf_counter()
-        words = ["cleanup", "plan", PRIVATE, "--config", str(process.config), "--json"]
+        words = ["cleanup", "plan", PRIVATE, "--repository", CLEANED, "--config", str(process.config), "--json"]
         found = run([str(PROGRAM), *words], within=120).stdout
         samples.add("management plan", "gateway", time.perf_counter() - started)
         if f'"v{PLANNED // 2}"' not in found:
