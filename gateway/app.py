@@ -151,7 +151,15 @@ def build(config: Config, keys: Keys, cache: Cache) -> Parts:
     indexes |= {id(backend): Index(backend, metadata, log) for backend in plugins.upstreams()}
     events = Events(plugins, log)
     images.deletion = Deletion(
-        database, metadata, listing, store=store, tasks=tasks, tell=events.tell, maintenance=maintenance, log=log
+        database,
+        metadata,
+        listing,
+        store=store,
+        refresh=images.refresh,
+        tasks=tasks,
+        tell=events.tell,
+        maintenance=maintenance,
+        log=log,
     )
     tasks.handle(KIND, BulkDeletion(images, log).do)
     return Parts(plugins, database, metadata, indexes, images, tasks, events, maintenance)

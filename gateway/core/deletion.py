@@ -71,7 +71,8 @@ def companions(digest: Digest) -> list[Tag]:
 class Deletion:
     """Deletes, and says in the log what went, by whom, and how.
 
-    *store* gives who knows the manifests of a repository; *tell* tells the plugins.
+    *store* gives who knows the manifests of a repository, *refresh* records what others changed there; *tell* tells the
+    plugins.
     """
 
     def __init__(
@@ -81,6 +82,7 @@ class Deletion:
         listing: Listing,
         *,
         store: Callable[[RepositoryName], Awaitable[ManifestStore]],
+        refresh: Callable[[Sequence[RepositoryName]], Awaitable[None]],
         tasks: DatabaseTasks,
         tell: Callable[[Event], None],
         maintenance: Maintenance,
@@ -90,6 +92,7 @@ class Deletion:
         self._metadata = metadata
         self._listing = listing
         self._store = store
+        self._refresh = refresh
         self._tasks = tasks
         self._tell = tell
         self._maintenance = maintenance
@@ -120,11 +123,9 @@ class Deletion:
         if not gone:
             return False
         self._told(name, by, tag=tag, digest=digest)
-        left = [] if digest is None else await self._left(name, digest)
         with_it = replace(by, how=f"{by.how}, with its subject")
-        belonging = [companion for one in left for companion in companions(one)]
-        for record in await self._listing.some(name, belonging) if belonging else ():
-            await self.tag(name, Tag(record.name), with_it)
+        for companion in [] if digest is None else await self._belonging(name, digest):
+            await self.tag(name, companion, with_it)
         return True
 
     async def manifest(self, name: RepositoryName, digest: Digest, by: By) -> bool:
@@ -159,6 +160,19 @@ class Deletion:
         for digest in referring:
             if not await self._database.rows(_PARENTS, path=name, digest=digest):
                 await self.manifest(name, digest, by)
+
+    async def _belonging(self, name: RepositoryName, digest: Digest) -> Sequence[Tag]:
+        """The tags of what belonged to *digest*, or to what it leads to, where no tag leads there any more."""
+
+        async def found() -> Sequence[Tag]:
+            wanted = [companion for one in await self._left(name, digest) for companion in companions(one)]
+            return [Tag(record.name) for record in await self._listing.some(name, wanted)] if wanted else []
+
+        if not await found():
+            return []
+        # Somebody may have pushed a tag that leads there past the gateway.
+        await self._refresh([name])
+        return await found()
 
     async def _left(self, name: RepositoryName, digest: Digest) -> Sequence[Digest]:
         """*digest* and what it leads to (its children, its referrers), as far as no tag does."""

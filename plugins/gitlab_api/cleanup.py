@@ -30,12 +30,17 @@ class Cleanup:
         records, _ = await self._images.repositories(asking.identity, [project.path.lower()])
         plans = []
         for record in records:
+            if record.status is not None:
+                # All of it goes, whatever a policy says.
+                continue
+            name = RepositoryName(record.path)
             try:
                 async with reaching():
-                    found = await self._images.plan(RepositoryName(record.path), CleanupRules.of(policy))
+                    found = await self._images.plan(name, CleanupRules.of(policy))
+                    seen = set((await self._images.tag_names(asking.identity, [name]))[name])
             except InvalidSettingError as error:
                 raise errors.said(HTTPStatus.BAD_REQUEST, str(error)) from error
-            plans.append(models.CleanupPlan.of(record.id, found))
+            plans.append(models.CleanupPlan.of(record.id, found, seen))
         return many(models.CleanupPlan, plans, {})
 
     async def run(self, asking: Asking) -> web.StreamResponse:

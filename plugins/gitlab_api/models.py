@@ -5,7 +5,7 @@ A field that is only there on request is left out unless it was set; ours are ma
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from datetime import UTC, datetime
 from typing import Annotated, Any, Final
 
@@ -232,8 +232,8 @@ class CleanupPlan(Answer):
     tags: tuple[PlannedTag, ...]
 
     @classmethod
-    def of(cls, number: int, plan: Plan) -> CleanupPlan:
-        """The plan of the repository that has *number*."""
+    def of(cls, number: int, plan: Plan, seen: Container[str]) -> CleanupPlan:
+        """The plan of the repository that has *number*, with the tags that the caller has *seen*."""
         tags = tuple(
             PlannedTag(
                 name=tag.name,
@@ -246,6 +246,7 @@ class CleanupPlan(Answer):
                 bytes=tag.bytes,
             )
             for tag in plan.tags
+            if tag.name in seen
         )
         return cls(
             id=plan.id,

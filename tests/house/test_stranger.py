@@ -90,6 +90,16 @@ def test_a_stranger_hides_tags_over_http(served: GatewayProcess) -> None:
     wire.manifest("conf/project", "secret-plan").expect(404)
 
 
+def test_a_stranger_has_commands_of_its_own(installed: Path, served: GatewayProcess) -> None:
+    """They stand under its name, and find the plugin as the configuration has it."""
+    own = {**os.environ, "PYTHONPATH": str(installed)}
+    done = run([PROGRAM, "hello", "which", "--config", served.config], environment=own)
+    assert done.stdout == "hello, conf/other is closed\n"
+    assert "which" in run([PROGRAM, "hello", "--help"], environment=own).stdout
+    assert "No such command 'hello'" in run([PROGRAM, "hello", "which"], fails=True).stderr
+    assert "No such command 'naming'" in run([PROGRAM, "naming", "plan"], environment=own, fails=True).stderr
+
+
 ENDPOINTS = [
     pytest.param(None, "", "/hello", 200, id="public, nobody"),
     pytest.param(None, "", "/hello/project", 401, id="nobody is challenged"),

@@ -101,9 +101,11 @@ async def rig(folder: Path, **options: Any) -> AsyncIterator[Rig]:
     try:
         parts = app.build(config, keys.ephemeral(), NoCache())
         await parts.database.open()
-        async with parts.plugins.lifespan():
-            yield Rig(parts, lines)
-        await parts.database.close()
+        try:
+            async with parts.plugins.lifespan():
+                yield Rig(parts, lines)
+        finally:
+            await parts.database.close()
     finally:
         structlog.reset_defaults()
 

@@ -11,7 +11,7 @@ from gateway.errors import RegistryError
 from gateway.oci import Tag
 from gateway.plugins import TagSearch
 from tests.contracts.oci.content import image
-from tests.images.conftest import ALICE, APP, Rig, rig
+from tests.images.conftest import ALICE, APP, BY, Rig, rig
 from tests.support.distribution import Distribution, distribution
 from tests.support.images import image as small_image
 from tests.support.wire import Wire
@@ -97,6 +97,19 @@ async def test_one_tag_is_what_it_is_now(shared: Rig, registry: Distribution) ->
     assert second is not None
     assert second.digest == moved.manifest.digest
     assert await shared.parts.images.tag(ALICE, APP, Tag("v2")) is None
+
+
+async def test_a_signature_stays_for_a_tag_that_came_past_the_gateway(shared: Rig, registry: Distribution) -> None:
+    """The last recorded tag of an image is not the last where somebody has pushed another one past the gateway."""
+    subject = small_image(b"pushed by two ways")
+    there = Wire(registry.url)
+    there.push_image(APP, "mine", subject)
+    await shared.tags()
+    companion = f"sha256-{subject.manifest.digest.partition(':')[2]}.sig"
+    await shared.push(image(), companion)
+    there.push_image(APP, "theirs", subject)
+    assert await shared.parts.images.delete_tag(APP, Tag("mine"), BY)
+    assert await shared.tags() == [companion, "theirs"]
 
 
 async def test_a_registry_that_is_down(shared: Rig, registry: Distribution) -> None:

@@ -16,6 +16,7 @@ from gateway.oci import Action, RepositoryName, Tag
 from gateway.plugins import (
     ALL_ACTIONS,
     ANONYMOUS,
+    Ability,
     Access,
     Backend,
     Client,
@@ -199,7 +200,7 @@ async def test_a_plugin_speaks_for_itself_alone() -> None:
 # -- may they -------------------------------------------------------------------------------------------
 
 
-async def allowed(plugins: Plugins, identity: Identity, *accesses: Access) -> list[frozenset[Action]]:
+async def allowed(plugins: Plugins, identity: Identity, *accesses: Access) -> list[frozenset[Action | Ability]]:
     """What is granted of each access."""
     answers = await plugins.authorize(identity, accesses)
     assert not isinstance(answers, Refusal)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated
 
+import typer
 from aiohttp import web
 
 from gateway.plugins import (
@@ -13,6 +17,7 @@ from gateway.plugins import (
     Identity,
     Model,
     Names,
+    Opener,
     Public,
     Reason,
     RequestFacts,
@@ -27,14 +32,39 @@ class Keys(Model):
     closed: str
 
 
+commands = typer.Typer(no_args_is_help=True, help="Greet by command.")
+
+
+@commands.callback()
+def _greet() -> None:
+    """Greet by command."""
+
+
+@commands.command()
+def which(ctx: typer.Context, config: Annotated[Path, typer.Option("--config")]) -> None:
+    """Say which repository is closed."""
+
+    async def closed(opener: Opener) -> str:
+        async with opener.opened(config) as plugin:
+            return str(plugin.closed)
+
+    typer.echo(f"hello, {asyncio.run(closed(ctx.obj))} is closed")
+
+
 class Plugin:
     """Vetoes, hides and greets."""
 
     Config = Keys
+    commands = commands
 
     def __init__(self, config: Keys, services: Services) -> None:
         self._config = config
         self._log = services.log
+
+    @property
+    def closed(self) -> str:
+        """The closed repository."""
+        return self._config.closed
 
     @hookimpl
     def gateway_admit_request(self, identity: Identity, request: RequestFacts) -> Deny | None:

@@ -1,0 +1,1 @@
+"""Cleaning up: what goes, by which rule, and that nothing else does."""
