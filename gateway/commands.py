@@ -50,8 +50,8 @@ class Opening:
     @asynccontextmanager
     async def opened(self, config: Path) -> AsyncIterator[Any]:
         """The first plugin of that kind. Raises ConfigError, also in place of a RegistryError of the block."""
-        # What goes wrong is said once, by the command.
-        logs.configure("none")
+        # What goes wrong is said once, by the command; what it deletes is logged as the gateway would.
+        logs.configure("deletions")
         checked = launcher.check(config)
         name = next((item.name for item in checked.plugins if item.use == self.use), None)
         if name is None:

@@ -14,6 +14,7 @@ from typing import Any, Final
 from sqlalchemy import BigInteger, Text, bindparam, exists, func, select, update
 from sqlalchemy.sql.functions import coalesce
 
+from gateway.core import logs
 from gateway.core.database import Database, Query
 from gateway.core.index import IndexedStore
 from gateway.core.listing import Listing
@@ -205,7 +206,7 @@ class Deletion:
     ) -> None:
         gone = [tag] if tag is not None else list(tags)
         self._log.info(
-            "deleted",
+            logs.DELETED,
             repository=name,
             tags=gone,
             digest=digest,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -20,13 +20,21 @@ _LEVELS: Final = {
     "warning": logging.WARNING,
     "error": logging.ERROR,
     "none": logging.CRITICAL,
+    "deletions": logging.INFO,
 }
+DELETED: Final = "deleted"
+"""The event of a line that says what was deleted, by whom and how."""
 
 
 def configure(level: str = "info") -> None:
-    """Set up structlog, and send what libraries log through it; *level* ``none`` leaves out everything."""
+    """Set up structlog, and send what libraries log through it.
+
+    Of commands, which say themselves what goes wrong, *level* ``none`` leaves out everything, and ``deletions`` all but
+    what was deleted.
+    """
     structlog.configure(
         processors=[
+            *([_deletions_alone] if level == "deletions" else []),
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info,
@@ -83,6 +91,12 @@ class RequestLog:
         lines, self._waiting = self._waiting, []
         sys.stderr.write("\n".join(lines) + "\n")
         sys.stderr.flush()
+
+
+def _deletions_alone(_logger: Any, _method: str, line: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    if line["event"] != DELETED:
+        raise structlog.DropEvent
+    return line
 
 
 def _dumps(value: object, **_: object) -> str:

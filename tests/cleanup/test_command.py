@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import json
 import os
 import sqlite3
@@ -88,7 +89,10 @@ def test_plan_and_run(served: GatewayProcess, inside: Inside, tmp_path: Path) ->
     done = inside(served, "run", PRIVATE, "--plan", saved, "--json")
     (outcome,) = json.loads(done.stdout)
     assert (outcome["status"], outcome["planned"], outcome["removed"], outcome["stayed"]) == ("finished", 1, 1, 0)
-    assert done.stderr == ""
+    # What was deleted is a line of the log, as if the gateway had done it.
+    (line,) = [json.loads(text) for text in done.stderr.splitlines()]
+    assert (line["event"], line["tags"], line["digest"]) == ("deleted", ["v1"], pushed["v1"].manifest.digest)
+    assert (line["how"], line["subject"]) == ("cleanup policy", getpass.getuser())
     assert tags(served.wire(ALICE), PRIVATE) == ["latest", "other", "v2", "v3", "v4", "v9"]
 
     # On a terminal there is a progress bar, on standard error.
