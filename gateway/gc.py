@@ -50,8 +50,8 @@ async def collect(path: Path, only: Sequence[str], wishes: Wishes, tell: Callabl
 
     *tell* is told what was done so far. Raises ConfigError where the configuration is no good or has no such backend.
     """
-    # What goes wrong is said once, by the command.
-    logs.configure("none")
+    # What goes wrong is said once, by the command; what it deletes is logged as the gateway would.
+    logs.configure("deletions")
     config = launcher.check(path)
     signing = config.tokens.signing_key_file.exists()
     own = keys.load(config.tokens, shared=config.database.shared, create=False) if signing else keys.ephemeral()

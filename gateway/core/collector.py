@@ -110,7 +110,7 @@ class Collector:
             return await self._plugins.backend(repository) is backend
 
         report = Report(name, dry_run=dry_run)
-        return await Sweep(self._database, report, backend, rules, owns, tell, self._clock).run()
+        return await Sweep(self._database, report, backend, rules, owns, tell, self._log, self._clock).run()
 
     async def _last(self, name: str) -> dict[str, Any]:
         """When the last run began and the last good one ended (seconds since 1970), and what waited then."""

@@ -29,6 +29,7 @@ from sqlalchemy import BigInteger, Select, bindparam, delete, exists, func, sele
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.sql.elements import ColumnElement
 
+from gateway.core import logs
 from gateway.core.database import Database, Query, Writer
 from gateway.core.metadata import among
 from gateway.core.schema import blobs, manifests, orphans, references, repositories, tags
@@ -171,6 +172,7 @@ class Sweep:
     rules: GarbageRules
     owns: Callable[[RepositoryName], Awaitable[bool]]
     tell: Tell
+    log: Any
     clock: Callable[[], float] = time.time
     _waiting_links: Counter[str] = field(default_factory=Counter)
     _gone_links: Counter[str] = field(default_factory=Counter)
@@ -182,6 +184,10 @@ class Sweep:
         async for key, name in self._repositories():
             gone = await self._manifests(key) if self.rules.untagged else []
             await self._links(key, gone)
+            for digest in () if self.report.dry_run else gone:
+                self.log.info(
+                    logs.DELETED, repository=name, what="manifest", tags=[], digest=digest, how="garbage collection"
+                )
             self.report.repositories += 1
             self.tell(self.report, name)
         await self._blobs()

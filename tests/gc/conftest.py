@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 from pydantic import SecretStr
 from sqlalchemy import bindparam, select
 
@@ -163,7 +164,8 @@ class Registry:
             del report, what
 
         report = Report(self.backend, dry_run=dry_run)
-        return await Sweep(self.database, report, self.store, GarbageRules(**rules), owns, tell, self.clock).run()
+        given = (self.database, report, self.store, GarbageRules(**rules), owns, tell)
+        return await Sweep(*given, structlog.get_logger(), self.clock).run()
 
     def later(self, **span: float) -> None:
         """Let time pass."""

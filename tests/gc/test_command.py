@@ -104,6 +104,9 @@ def test_space_is_freed(gateway_factory: GatewayFactory, root: Path) -> None:
     assert blobs(root) == digests(KEPT, GONE)
     done = run([PROGRAM, "gc", "--config", gateway.config, "--grace", "0s", "--untagged", "--json"])
     (report,) = json.loads(done.stdout)["reports"]
+    # A manifest that goes is a line of the log, as every other deletion.
+    (line,) = [json.loads(text) for text in done.stderr.splitlines()]
+    assert (line["event"], line["digest"], line["how"]) == ("deleted", GONE.manifest.digest, "garbage collection")
     assert blobs(root) == digests(KEPT)
     freed = sum(len(blob.content) for blob in (GONE.config, *GONE.layers))
     assert report["blobs"] == {"removed": 2, "removed_bytes": freed, "waiting": 0, "waiting_bytes": 0}
