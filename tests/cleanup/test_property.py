@@ -8,6 +8,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import structlog
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -117,7 +118,7 @@ def _make(world: World) -> list[content.Manifest]:
 
 async def _collect(parts: Rig) -> int:
     """Remove what no tag leads to, and give the bytes that this freed."""
-    collector = Collector(parts.parts.plugins, parts.parts.database, parts.parts.plugins.plugin("nothing"))
+    collector = Collector(parts.parts.plugins, parts.parts.database, structlog.get_logger())
     rules = GarbageRules(grace=timedelta(0), quiet=timedelta(0), untagged=True)
     report = await collector.run("backend_local", rules, lambda _report, _what: None)
     assert report.failed == []
