@@ -7,7 +7,7 @@ subject's manifest goes, a tag such as ``sha256-….sig`` also when nothing tagg
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
@@ -108,9 +108,18 @@ class Deletion:
             return await self.manifest(name, reference, by)
         return await self.tag(name, reference, by)
 
-    async def tag(self, name: RepositoryName, tag: Tag, by: By, expected: Digest | None = None) -> bool:
+    async def tag(
+        self,
+        name: RepositoryName,
+        tag: Tag,
+        by: By,
+        expected: Digest | None = None,
+        *,
+        within: Container[str] | None = None,
+    ) -> bool:
         """Delete a tag alone; with *expected* only while that is what it points at. False: there is no such tag.
 
+        What belongs to an image goes with its last tag; with *within* only what is among these tags.
         Raises RegistryError: 503 while the registry is read-only, as everything here does.
         """
         await self._maintenance.require_writable()
@@ -126,7 +135,8 @@ class Deletion:
         self._told(name, by, tag=tag, digest=digest)
         with_it = replace(by, how=f"{by.how}, with its subject")
         for companion in [] if digest is None else await self._belonging(name, digest):
-            await self.tag(name, companion, with_it)
+            if within is None or companion in within:
+                await self.tag(name, companion, with_it, within=within)
         return True
 
     async def manifest(self, name: RepositoryName, digest: Digest, by: By) -> bool:

@@ -121,7 +121,7 @@ async def apply(
         # The first has its turn in any case: so every run gets somewhere.
         if number and seconds is not None and started - began >= seconds:
             break
-        if await deletion.tag(plan.repository, Tag(tag.name), by, expected=tag.digest):
+        if await deletion.tag(plan.repository, Tag(tag.name), by, tag.digest, within=plan.removed):
             state.removed += 1
             CLEANED_TAGS.labels(by.how).inc()
         else:
