@@ -6,6 +6,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Unpack
 
 import pytest
+import structlog
 
 from tests.support.containers import Containers
 from tests.support.docker import Engine
@@ -38,6 +39,13 @@ class GatewayFactory:
         with ExitStack() as stack:
             for gateway in self._started:
                 stack.callback(gateway.end)
+
+
+@pytest.fixture(autouse=True)
+def _logs() -> Iterator[None]:
+    """Commands that a test runs in this process set up logs, whose standard error is closed after it."""
+    yield
+    structlog.reset_defaults()
 
 
 @pytest.fixture(scope="session")
