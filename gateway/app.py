@@ -153,7 +153,6 @@ def build(config: Config, keys: Keys, cache: Cache) -> Parts:
     images.deletion = Deletion(
         database,
         metadata,
-        listing,
         store=store,
         refresh=images.refresh,
         tasks=tasks,

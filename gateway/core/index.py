@@ -226,6 +226,11 @@ class Index:
         for reference, digest in unsure.items():
             self._look(_Look(name, reference, digest, owner or nobody))
 
+    def doubt(self, name: RepositoryName, reference: Reference, owner: Owner) -> None:
+        """Whether the upstream still has *reference* is not known: find out, and believe nothing of it until then."""
+        self.forget(name, [reference])
+        self._look(_Look(name, reference, None, owner))
+
     def _note(self, note: _Seen | _Missed) -> bool:
         try:
             self._notes.put_nowait(note)
@@ -517,21 +522,28 @@ class IndexedStore:
         return needed
 
     async def delete_manifest(self, name: RepositoryName, reference: Reference) -> bool:
-        """Delete the record first: what comes to an end in between is asked for upstream again."""
+        """Delete it upstream, and then its record: one that is refused loses nothing.
+
+        What comes to an end in between leaves a record of what is gone: see ``doubt``.
+        """
         metadata = self.index.metadata
         recorded = await metadata.manifest(name, reference, head=True)
         stored = await metadata.stored_as(name, recorded.digest) if recorded else None
         digest, held = stored or (None, False)
         asked = digest if digest is not None and isinstance(reference, Digest) else reference
+        gone = _is_askable(asked) and await self.index.upstream.delete_manifest(name, asked)
+        # What was read of it before it went is old from now on.
         await metadata.forget(name, [reference, asked])
         self.index.forget(name, [reference, asked])
-        try:
-            gone = _is_askable(asked) and await self.index.upstream.delete_manifest(name, asked)
-        finally:
-            # It may have been seen, and recorded, before it went.
-            await metadata.forget(name, [reference, asked])
-            self.index.forget(name, [reference, asked])
         return gone or held
+
+    def doubt(self, name: RepositoryName, reference: Reference) -> None:
+        """Find out, soon, whether *reference* was deleted."""
+
+        async def owner() -> str:
+            return self.project
+
+        self.index.doubt(name, reference, owner)
 
 
 def _is_askable(reference: Reference) -> bool:

@@ -37,6 +37,7 @@ from sqlalchemy.sql.elements import ColumnElement
 from gateway.core.database import Database, Query, Writer
 from gateway.core.manifests import EMPTY_CONFIG, platforms
 from gateway.core.schema import blobs, documents, manifests, references, repositories, tags
+from gateway.errors import ErrorCode, RegistryError
 from gateway.oci import Descriptor, Digest, ManifestDetails, Reference, RepositoryName, Tag
 from gateway.plugins import Identity, Manifest, MissingContentError, TagPage, TagQuery
 
@@ -389,7 +390,11 @@ class MetadataStore:
         """Store a manifest and point tags at it, in one transaction. The repository has a record by then."""
         assert manifest.details is not None
         async with self._database.write() as writer:
-            key = (await writer.rows(_HELD_REPOSITORY, {"path": name}))[0][0]
+            held = await writer.rows(_HELD_REPOSITORY, {"path": name})
+            if not held:
+                gone = "the repository was deleted just now; push again"
+                raise RegistryError(ErrorCode.UNAVAILABLE, gone, headers={"Retry-After": "1"})
+            key = held[0][0]
             missing = await self._missing(writer, key, manifest.details.required)
             if missing:
                 raise MissingContentError(sorted(missing))
@@ -497,23 +502,10 @@ class MetadataStore:
             await writer.run(_bumped(name))
             await writer.run(_dropped(name, reference, ~manifests.c.held, _there == digest))
 
-    async def delete_manifest(
-        self, name: RepositoryName, reference: Reference, *, expected: Digest | None = None
-    ) -> bool:
-        """Delete a tag alone (with *expected* only if it points there), or a manifest with every tag that does."""
-        of_name = select(repositories.c.id).where(repositories.c.path == name).scalar_subquery()
-        statement = (
-            delete(manifests).where(manifests.c.repository_id == of_name, manifests.c.digest == reference)
-            if isinstance(reference, Digest)
-            else delete(tags).where(tags.c.repository_id == of_name, tags.c.name == reference)
-        )
-        if expected is not None:
-            of_expected = select(manifests.c.id).where(
-                manifests.c.repository_id == of_name, manifests.c.digest == expected
-            )
-            statement = statement.where(tags.c.manifest_id == of_expected.scalar_subquery())
+    async def delete_manifest(self, name: RepositoryName, reference: Reference) -> bool:
+        """Delete a tag alone, or a manifest with every tag that points at it, whatever is made of it."""
         async with self._database.write() as writer:
-            return await writer.run(statement) > 0
+            return await writer.run(_dropped(name, reference)) > 0
 
     # -- steps of a transaction -------------------------------------------------------------------------
 

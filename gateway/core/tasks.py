@@ -69,18 +69,26 @@ class DatabaseTasks:
         """Say how tasks of *kind* are done."""
         self._handlers[kind] = _Handler(do, failed)
 
-    async def add(self, kind: str, subject: str, payload: Mapping[str, Any], by: str) -> int:
-        """Promise a task."""
+    async def add(self, kind: str, subject: str, payload: Mapping[str, Any], by: str, *, after: float = 0) -> int:
+        """Promise a task, which nobody begins within *after* seconds."""
         async with self._database.write() as writer:
-            number = await self.add_within(writer, kind, subject, payload, by)
+            number = await self.add_within(writer, kind, subject, payload, by, after=after)
         self.wake()
         return number
 
-    async def add_within(self, writer: Writer, kind: str, subject: str, payload: Mapping[str, Any], by: str) -> int:
+    async def tick_off(self, number: int) -> None:
+        """Whoever promised the task has done it."""
+        # Where that is forgotten, it is done again.
+        async with self._database.write(durable=False) as writer:
+            await writer.run(delete(tasks).where(tasks.c.id == number))
+
+    async def add_within(
+        self, writer: Writer, kind: str, subject: str, payload: Mapping[str, Any], by: str, *, after: float = 0
+    ) -> int:
         """Promise a task together with what else *writer*'s transaction changes; ``wake`` once it is committed."""
         now = self._now()
         row = {"kind": kind, "subject": subject, "payload": json.dumps(dict(payload)), "ordered_by": by}
-        record = tasks.insert().values(**row, ordered_at=now, due_at=now).returning(tasks.c.id)
+        record = tasks.insert().values(**row, ordered_at=now, due_at=now + int(after * 1000)).returning(tasks.c.id)
         return int((await writer.rows(record))[0][0])
 
     def wake(self) -> None:
