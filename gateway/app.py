@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -51,6 +51,8 @@ MAX_HEADER: Final = 64 * 1024
 _READ_BUFFER: Final = 256 * 1024
 """Bytes of a request body that may wait to be hashed: with 1 MiB, 32 transfers took 189 MiB instead of 124."""
 _EVENTS: Final = 10_000
+_ANEW: Final = 1.0
+"""Seconds after which work in the background that failed begins anew."""
 _CROSSING: Final = 1.0
 """Seconds for which a connection without a request is still open at the end: one may be on its way."""
 
@@ -164,14 +166,27 @@ def build(config: Config, keys: Keys, cache: Cache) -> Parts:
     return Parts(plugins, database, metadata, indexes, images, tasks, events, maintenance)
 
 
-async def _periodically(job: Job, log: Any) -> None:
+async def periodically(job: Job, maintenance: Maintenance, log: Any) -> None:
+    """Run *job* whenever it is time, for ever; what it raises is logged and counted."""
     while True:
         try:
-            await job.run()
+            if not (job.removes and (await maintenance.mode()).read_only):
+                await job.run()
         except Exception:
             JOB_FAILURES.labels(job.name).inc()
             log.exception("a job failed", job=job.name)
         await asyncio.sleep(job.interval.total_seconds())
+
+
+async def always(name: str, run: Callable[[], Awaitable[None]], log: Any) -> None:
+    """Run what shall run as long as the worker; should it raise all the same, that is logged and counted as a job's."""
+    while True:
+        try:
+            return await run()
+        except Exception:
+            JOB_FAILURES.labels(name).inc()
+            log.exception("work in the background failed, and begins anew", job=name)
+        await asyncio.sleep(_ANEW)
 
 
 @asynccontextmanager
@@ -235,9 +250,18 @@ async def serving(config: Config, public: socket.socket, admin: socket.socket) -
         maintenance=maintenance,
         deletion=parts.images.deletion,
     )
-    own_jobs = (Job("forget uploads", timedelta(hours=1), DatabaseUploads(database).forget), *collector.jobs())
+    own_jobs = (
+        Job("forget uploads", timedelta(hours=1), DatabaseUploads(database).forget, removes=True),
+        *collector.jobs(maintenance),
+    )
     token_server = TokenServer(access, tokens, keys, metadata, log, service=config.tokens.service)
     pipeline = Pipeline(config, core, token_server, History(cache), log)
+    work = {
+        "tell plugins": events.run,
+        "hand on metrics": pipeline.meter.run,
+        "note pushes": pushes.run,
+        "do tasks": parts.tasks.run,
+    }
     watched = Admin(plugins, database, maintenance, collector, lambda: pipeline.draining)
     try:
         await database.open()
@@ -247,11 +271,8 @@ async def serving(config: Config, public: socket.socket, admin: socket.socket) -
             plugins.lifespan(),
             _recording(indexes.values()),
             _background(
-                asyncio.create_task(events.run()),
-                asyncio.create_task(pipeline.meter.run()),
-                asyncio.create_task(pushes.run()),
-                asyncio.create_task(parts.tasks.run()),
-                *(asyncio.create_task(_periodically(job, log)) for job in (*own_jobs, *plugins.jobs())),
+                *(asyncio.create_task(always(name, run, log)) for name, run in work.items()),
+                *(asyncio.create_task(periodically(job, maintenance, log)) for job in (*own_jobs, *plugins.jobs())),
             ),
             _listening(Server(watched.handle, access_log=None), admin),
             _listening(_public(pipeline), public, pipeline, config.server.drain.total_seconds()),

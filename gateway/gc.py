@@ -13,6 +13,7 @@ from gateway.core import keys, logs
 from gateway.core.collector import CollectingError, Collector
 from gateway.core.database import migrate
 from gateway.core.garbage import Report, Tally, Tell
+from gateway.core.leases import LeaseLostError
 from gateway.errors import ConfigError, RegistryError
 from gateway.plugins import NoCache, Upstream
 
@@ -88,6 +89,8 @@ async def _one(collector: Collector, name: str, wishes: Wishes, tell: Tell) -> R
         return await collector.run(name, rules, tell, dry_run=wishes.dry_run)
     except CollectingError:
         problem = "a gateway or another command collects its garbage now; run it again later"
+    except LeaseLostError:
+        problem = "broken off: for a minute the database did not hear that this run goes on; run it again"
     except RegistryError as error:
         problem = error.why or error.message
     except OSError as error:

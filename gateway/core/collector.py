@@ -10,8 +10,9 @@ from typing import Any, Final
 
 from gateway.core.database import Database
 from gateway.core.documents import DatabaseDocuments
-from gateway.core.garbage import Report, Sweep, Tell
+from gateway.core.garbage import Permit, Report, Sweep, Tell, always
 from gateway.core.leases import Leases
+from gateway.core.maintenance import Maintenance, ReadOnlyError
 from gateway.core.metrics import (
     GARBAGE_LAST_SUCCESS,
     GARBAGE_REMOVED,
@@ -42,14 +43,22 @@ class Collector:
         self._plugins = plugins
         self._database = database
         self._documents = DatabaseDocuments(database, "gateway", clock)
-        self._leases = Leases(database, clock)
+        self._leases = Leases(database)
         self._log = log
         self._clock = clock
 
-    def jobs(self) -> list[Job]:
-        """One for each backend whose rules want it; each looks often and does something once in an interval."""
+    def jobs(self, maintenance: Maintenance) -> list[Job]:
+        """One for each backend whose rules want it; each looks often and does something once in an interval.
+
+        While the registry is read-only none begins, and one that runs ends.
+        """
         return [
-            Job(f"collect garbage of {name}", min(interval, _LOOK), partial(self._run_if_due, name, interval))
+            Job(
+                f"collect garbage of {name}",
+                min(interval, _LOOK),
+                partial(self._run_if_due, name, interval, maintenance),
+                removes=True,
+            )
             for name, backend in self.backends.items()
             if (interval := backend.garbage.interval) is not None
         ]
@@ -74,14 +83,22 @@ class Collector:
                 GARBAGE_LAST_SUCCESS.labels(name).set(last["ended"])
                 GARBAGE_WAITING_BYTES.labels(name).set(last["waiting_bytes"])
 
-    async def _run_if_due(self, name: str, interval: timedelta) -> None:
+    async def _run_if_due(self, name: str, interval: timedelta, maintenance: Maintenance) -> None:
         if not await self._is_due(name, interval):
             return
         async with self._leases.held(f"collect garbage of {name}", _LEASE) as mine:
             # Another worker may have been quicker, and be done already.
             if not mine or not await self._is_due(name, interval):
                 return
-            report = await self._collect(name, self.backends[name].garbage, lambda _report, _what: None)
+            before = await self._last(name)
+            try:
+                rules, permit = self.backends[name].garbage, maintenance.require_writable
+                report = await self._collect(name, rules, lambda _report, _what: None, permit)
+            except ReadOnlyError:
+                # As if it had not begun: it is due as soon as the registry is writable.
+                await self._documents.put(_KIND, name, before, "gc")
+                self._log.info("collection of garbage waits: the registry is read-only", backend=name)
+                return
         for kind, tally in (("manifests", report.manifests), ("links", report.links), ("blobs", report.blobs)):
             GARBAGE_REMOVED.labels(name, kind).inc(tally.removed)
         GARBAGE_REMOVED_BYTES.labels(name).inc(report.blobs.removed_bytes)
@@ -93,24 +110,26 @@ class Collector:
         began = (await self._last(name))["began"]
         return began is None or began + interval.total_seconds() <= self._clock()
 
-    async def _collect(self, name: str, rules: GarbageRules, tell: Tell) -> Report:
+    async def _collect(self, name: str, rules: GarbageRules, tell: Tell, permit: Permit = always) -> Report:
         # Noted before it is done: one that fails is not tried again at once, for ever.
         last = {**await self._last(name), "began": self._clock()}
         await self._documents.put(_KIND, name, last, "gc")
-        report = await self._sweep(name, rules, tell)
+        report = await self._sweep(name, rules, tell, permit)
         if not report.failed:
             done = {**last, "ended": self._clock(), "waiting_bytes": report.blobs.waiting_bytes}
             await self._documents.put(_KIND, name, done, "gc")
         return report
 
-    async def _sweep(self, name: str, rules: GarbageRules, tell: Tell, *, dry_run: bool = False) -> Report:
+    async def _sweep(
+        self, name: str, rules: GarbageRules, tell: Tell, permit: Permit = always, *, dry_run: bool = False
+    ) -> Report:
         backend = self.backends[name]
 
         async def owns(repository: RepositoryName) -> bool:
             return await self._plugins.backend(repository) is backend
 
         report = Report(name, dry_run=dry_run)
-        return await Sweep(self._database, report, backend, rules, owns, tell, self._log, self._clock).run()
+        return await Sweep(self._database, report, backend, rules, owns, tell, self._log, self._clock, permit).run()
 
     async def _last(self, name: str) -> dict[str, Any]:
         """When the last run began and the last good one ended (seconds since 1970), and what waited then."""

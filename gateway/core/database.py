@@ -14,10 +14,13 @@ from typing import Any, Final, Protocol
 import alembic.command
 from alembic.config import Config as AlembicConfig
 from alembic.util import CommandError
-from sqlalchemy import Connection, Executable, Select, event, text
+from sqlalchemy import BigInteger, Connection, Executable, Select, event, text
 from sqlalchemy.dialects import sqlite
-from sqlalchemy.exc import DBAPIError, InterfaceError, SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as NoTurnError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.functions import FunctionElement
 
 from gateway.config import DatabaseConfig
 from gateway.errors import ConfigError, ErrorCode, RegistryError
@@ -28,8 +31,31 @@ _BUSY_WRITER: Final = 15.0
 """Seconds that a write waits for another process's write."""
 _BUSY_READER: Final = 0.005
 """Seconds that a read may hold up the event loop before it moves to a thread."""
+_TURN: Final = 60.0
+"""Seconds that a write waits for its turn among this process's own."""
+_SURVEYS: Final = 3
+"""Surveys that one process runs at once: those of a collection of garbage take seconds, a page's shall not wait."""
+_SURVEYED: Final = 1000
+"""Rows of a survey that are taken in before others have their turn."""
 _ADVISORY_LOCK: Final = 0x5267_4777
 _MIGRATIONS: Final = Path(__file__).parent / "migrations"
+
+
+class Now(FunctionElement[int]):
+    """Milliseconds since 1970 by the database's clock: one for all workers and replicas, whatever theirs say."""
+
+    type = BigInteger()
+    inherit_cache = True
+
+
+@compiles(Now, "sqlite")
+def _now_on_sqlite(*_: object, **__: object) -> str:
+    return "CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER)"
+
+
+@compiles(Now, "postgresql")
+def _now_on_postgresql(*_: object, **__: object) -> str:
+    return "CAST(extract(epoch FROM clock_timestamp()) * 1000 AS BIGINT)"
 
 
 class Query:
@@ -69,10 +95,8 @@ class SqliteReader:
 
     def __init__(self, path: Path) -> None:
         self._quick = _reading(path, _BUSY_READER)
-        self._patient = _reading(path, _BUSY_WRITER)
-        self._one_at_a_time = asyncio.Lock()
-        self._surveying = _reading(path, _BUSY_WRITER)
-        self._one_survey = asyncio.Lock()
+        self._patient = _Idle(path, 1)
+        self._surveying = _Idle(path, _SURVEYS)
 
     async def rows(self, query: Query, parameters: Mapping[str, Any]) -> Rows:
         """All rows."""
@@ -82,17 +106,33 @@ class SqliteReader:
             return self._quick.execute(sql, values).fetchall()
         except sqlite3.OperationalError:
             # Busy (a checkpoint, a recovery) or really broken: the patient connection finds out.
-            return await self._aside(self._patient, self._one_at_a_time, sql, values)
+            return await self._patient.rows(sql, values)
         except sqlite3.Error as error:
             raise unavailable() from error
 
     async def survey(self, query: Query, parameters: Mapping[str, Any]) -> Rows:
         """All rows, read in a thread."""
         sql, fixed = query.on_sqlite
-        return await self._aside(self._surveying, self._one_survey, sql, {**fixed, **parameters})
+        return await self._surveying.rows(sql, {**fixed, **parameters})
 
-    async def _aside(self, connection: sqlite3.Connection, alone: asyncio.Lock, sql: str, values: Any) -> Rows:
-        async with alone:
+    async def close(self) -> None:
+        """Close the connections."""
+        for connection in (self._quick, *self._patient.connections, *self._surveying.connections):
+            connection.close()
+
+
+class _Idle:
+    """Connections that read in threads, each one query at a time; who finds none idle waits."""
+
+    def __init__(self, path: Path, number: int) -> None:
+        self.connections = [_reading(path, _BUSY_WRITER) for _ in range(number)]
+        self._idle: asyncio.LifoQueue[sqlite3.Connection] = asyncio.LifoQueue()
+        for connection in self.connections:
+            self._idle.put_nowait(connection)
+
+    async def rows(self, sql: str, values: Any) -> Rows:
+        connection = await self._idle.get()
+        try:
             reading = asyncio.ensure_future(asyncio.to_thread(lambda: connection.execute(sql, values).fetchall()))
             try:
                 return await asyncio.shield(reading)
@@ -104,11 +144,8 @@ class SqliteReader:
                 raise
             except sqlite3.Error as error:
                 raise unavailable() from error
-
-    async def close(self) -> None:
-        """Close the connections."""
-        for connection in (self._quick, self._patient, self._surveying):
-            connection.close()
+        finally:
+            self._idle.put_nowait(connection)
 
 
 def _reading(path: Path, timeout: float) -> sqlite3.Connection:
@@ -118,10 +155,11 @@ def _reading(path: Path, timeout: float) -> sqlite3.Connection:
 
 
 class EngineReader:
-    """Reads through SQLAlchemy's pool, each query in autocommit."""
+    """Reads through SQLAlchemy's pool, each query in autocommit, a survey by a cursor."""
 
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine.execution_options(isolation_level="AUTOCOMMIT")
+        self._surveying = engine
 
     async def rows(self, query: Query, parameters: Mapping[str, Any]) -> Rows:
         """All rows."""
@@ -132,8 +170,13 @@ class EngineReader:
             raise unavailable() from error
 
     async def survey(self, query: Query, parameters: Mapping[str, Any]) -> Rows:
-        """All rows."""
-        return await self.rows(query, parameters)
+        """All rows, some at a time: to take in many thousand at once would hold up the event loop."""
+        try:
+            async with self._surveying.connect() as connection:
+                found = await connection.stream(query.statement, dict(parameters))
+                return [tuple(row) async for some in found.partitions(_SURVEYED) for row in some]
+        except (SQLAlchemyError, OSError) as error:
+            raise unavailable() from error
 
     async def close(self) -> None:
         """Nothing of its own to close: the pool belongs to the database."""
@@ -180,9 +223,7 @@ class Database:
                 if self._config.shared and not durable:
                     await connection.execute(text("SET LOCAL synchronous_commit TO off"))
                 yield Writer(connection)
-        except DBAPIError as error:
-            raise unavailable() from error
-        except (InterfaceError, OSError, TimeoutError) as error:
+        except (DBAPIError, NoTurnError, OSError) as error:
             raise unavailable() from error
 
 
@@ -219,7 +260,7 @@ def _engine(config: DatabaseConfig) -> AsyncEngine:
         f"sqlite+aiosqlite:///{config.sqlite_path}",
         pool_size=1,
         max_overflow=0,
-        pool_timeout=60,
+        pool_timeout=_TURN,
         connect_args={"timeout": _BUSY_WRITER},
     )
 

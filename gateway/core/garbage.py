@@ -10,6 +10,7 @@ What makes it safe beside pushes:
 * Nothing is swept that was touched within the quiet time, nor anything of a repository that is being pushed to.
 * A sweep is decided anew in the transaction that does it, under the repository's row lock; a manifest is put under the
   same lock, and takes the marks off all that it refers to.
+* What leads to a manifest goes before it or in the same transaction: an index lacks no child, a subject no signature.
 * A link goes before its bytes, and bytes go only while nobody can make a link to them (``Collectable``).
 
 So whatever is killed when leaves garbage for the next run, and never a link without bytes.
@@ -17,20 +18,21 @@ So whatever is killed when leaves garbage for the next run, and never a link wit
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 from sqlalchemy import BigInteger, Select, bindparam, delete, exists, func, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.sql.elements import ColumnElement
 
 from gateway.core import logs
-from gateway.core.database import Database, Query, Writer
+from gateway.core.database import Database, Query, Rows, Writer
 from gateway.core.metadata import among
 from gateway.core.schema import blobs, manifests, orphans, references, repositories, tags
 from gateway.oci import RepositoryName
@@ -97,6 +99,9 @@ class Link(NamedTuple):
     unreferenced_at: int | None
 
 
+G = TypeVar("G", Node, Link)
+
+
 @dataclass(slots=True)
 class Tally:
     """Garbage of one kind: what is gone, or would be in a dry run, and what waits for its time."""
@@ -106,15 +111,15 @@ class Tally:
     waiting: int = 0
     waiting_bytes: int = 0
 
-    def gone(self, size: int) -> None:
-        """Count one that is removed."""
-        self.removed += 1
-        self.removed_bytes += size
+    def gone(self, *sizes: int) -> None:
+        """Count what is removed."""
+        self.removed += len(sizes)
+        self.removed_bytes += sum(sizes)
 
-    def waits(self, size: int) -> None:
-        """Count one that waits."""
-        self.waiting += 1
-        self.waiting_bytes += size
+    def waits(self, *sizes: int) -> None:
+        """Count what waits."""
+        self.waiting += len(sizes)
+        self.waiting_bytes += sum(sizes)
 
 
 @dataclass(slots=True)
@@ -139,6 +144,12 @@ class Report:
 
 Tell = Callable[[Report, str], None]
 """Told after each repository and some blobs, with what was looked at."""
+Permit = Callable[[], Awaitable[None]]
+"""Asked before anything is removed: raises where nothing may be."""
+
+
+async def always() -> None:
+    """A permit that is always given."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,20 +185,20 @@ class Sweep:
     tell: Tell
     log: Any
     clock: Callable[[], float] = time.time
+    permit: Permit = always
     _waiting_links: Counter[str] = field(default_factory=Counter)
     _gone_links: Counter[str] = field(default_factory=Counter)
     """Of a dry run: links that are still there, and whose blobs would be orphans without them."""
     _orphaned: dict[str, int] = field(default_factory=dict)
 
     async def run(self) -> Report:
-        """Look at every repository, then at every blob. Raises RegistryError where the database can't answer."""
+        """Look at every repository, then at every blob.
+
+        Raises RegistryError where the database can't answer, and what *permit* raises: the next run goes on.
+        """
         async for key, name in self._repositories():
-            gone = await self._manifests(key) if self.rules.untagged else []
+            gone = await self._manifests(key, name) if self.rules.untagged else []
             await self._links(key, gone)
-            for digest in () if self.report.dry_run else gone:
-                self.log.info(
-                    logs.DELETED, repository=name, what="manifest", tags=[], digest=digest, how="garbage collection"
-                )
             self.report.repositories += 1
             self.tell(self.report, name)
         await self._blobs()
@@ -208,29 +219,33 @@ class Sweep:
 
     # -- manifests ----------------------------------------------------------------------------------------
 
-    async def _manifests(self, key: int) -> list[str]:
+    async def _manifests(self, key: int, name: RepositoryName) -> list[str]:
         """Mark and sweep the manifests that no tag leads to; give the digests of those that are gone."""
         limits = self._limits()
-        nodes = [Node(*row) for row in await self.database.survey(_MANIFESTS, key=key)]
-        graph = Graph(nodes, await self.database.survey(_CHILDREN, key=key))
-        kept = graph.below(node for node in nodes if node.tagged)
-        garbage = [
-            node._replace(unreferenced_at=limits.now if node.unreferenced_at is None else node.unreferenced_at)
-            for node in nodes
-            if node.id not in kept
-        ]
-        fresh = [node.id for node in garbage if graph.nodes[node.id].unreferenced_at is None]
-        stale = [node.id for node in nodes if node.id in kept and node.unreferenced_at is not None]
-        await self._mark(manifests.c.id, fresh, stale, limits.now)
-        staying = graph.below(node for node in (*garbage, *(n for n in nodes if n.tagged)) if limits.stays(node))
-        due = graph.indexes_first([node for node in garbage if node.id not in staying])
-        gone: set[int] = set()
-        for part in _parts(due):
+        recorded, children = [await self.database.survey(query, key=key) for query in (_MANIFESTS, _CHILDREN)]
+        # A second of thinking about many thousand manifests holds up nobody.
+        found = await asyncio.to_thread(_untagged, recorded, children, limits)
+        await self._mark(key, manifests.c.id, found.fresh, found.stale, limits.now)
+        gone: list[Node] = []
+        for part in found.due:
             swept = await self._swept(key, limits, partial(_sweep_manifests, key, limits, part))
-            gone |= {node.id for node in part} if swept is None else set(swept)
-        for node in garbage:
-            self.report.manifests.gone(node.size) if node.id in gone else self.report.manifests.waits(node.size)
-        return [node.digest for node in garbage if node.id in gone]
+            gone += part if swept is None else swept
+            for node in swept or ():
+                self.log.info(
+                    logs.DELETED,
+                    repository=name,
+                    what="manifest",
+                    tags=[],
+                    digest=node.digest,
+                    how="garbage collection",
+                )
+        return await asyncio.to_thread(self._count_manifests, found.garbage, gone)
+
+    def _count_manifests(self, garbage: Sequence[Node], gone: Sequence[Node]) -> list[str]:
+        numbers = {node.id for node in gone}
+        self.report.manifests.gone(*(node.size for node in gone))
+        self.report.manifests.waits(*(node.size for node in garbage if node.id not in numbers))
+        return [node.digest for node in gone]
 
     # -- links --------------------------------------------------------------------------------------------
 
@@ -241,27 +256,26 @@ class Sweep:
         # What is really gone may be there again by now.
         aside = gone if self.report.dry_run else ()
         rows = await self.database.survey(unreferenced, key=key, gone=json.dumps(aside))
-        found = {row[0]: Link(*row) for row in rows}
-        fresh = [digest for digest, link in found.items() if link.unreferenced_at is None]
-        stale = [row[0] for row in await self.database.survey(_MARKED_LINKS, key=key) if row[0] not in found]
+        marked = await self.database.survey(_MARKED_LINKS, key=key)
+        found = await asyncio.to_thread(_loose, rows, marked, limits)
         of_repository = blobs.c.repository_id == key
-        await self._mark(blobs.c.digest, fresh, stale, limits.now, of_repository)
-        for digest in fresh:
-            found[digest] = found[digest]._replace(unreferenced_at=limits.now)
-        due = [link for link in found.values() if limits.is_due(link.unreferenced_at, link.linked_at)]
-        swept: set[str] = set()
-        for part in _parts(due):
+        await self._mark(key, blobs.c.digest, found.fresh, found.stale, limits.now, of_repository)
+        swept: list[str] = []
+        for part in found.due:
             told = await self._swept(key, limits, partial(self._sweep_links, key, limits, part))
-            swept |= {link.digest for link in part} if told is None else set(told)
-        for digest, link in found.items():
-            if digest in swept:
-                self.report.links.gone(link.size)
-            else:
-                self.report.links.waits(link.size)
-                self._waiting_links[digest] += 1
+            swept += [link.digest for link in part] if told is None else told
+        await asyncio.to_thread(self._count_links, found.garbage, swept)
+
+    def _count_links(self, garbage: Sequence[Link], swept: Iterable[str]) -> None:
+        digests = set(swept)
+        gone = [link for link in garbage if link.digest in digests]
+        waiting = [link for link in garbage if link.digest not in digests]
+        self.report.links.gone(*(link.size for link in gone))
+        self.report.links.waits(*(link.size for link in waiting))
+        self._waiting_links.update(link.digest for link in waiting)
         if self.report.dry_run:
-            self._gone_links.update(swept)
-            self._orphaned |= {digest: found[digest].unreferenced_at or limits.now for digest in swept}
+            self._gone_links.update(link.digest for link in gone)
+            self._orphaned |= {link.digest: link.unreferenced_at or 0 for link in gone}
 
     async def _sweep_links(self, key: int, limits: _Limits, part: Sequence[Link], writer: Writer) -> Sequence[str]:
         """Sweep those of *part* that are still garbage, and remember since when their bytes are."""
@@ -270,7 +284,7 @@ class Sweep:
             blobs.c.digest.in_([link.digest for link in part]),
             blobs.c.unreferenced_at <= limits.marked,
             blobs.c.linked_at <= limits.touched,
-            ~_referred(key),
+            ~referred(key),
         )
         rows = await writer.rows(doomed.returning(blobs.c.digest, blobs.c.unreferenced_at))
         await self._remember(writer, dict(rows))
@@ -284,6 +298,8 @@ class Sweep:
         marks = {**self._orphaned, **marks}
         links = Query(_links_of(self.database.dialect))
         async for found in self.backend.stored():
+            if not self.report.dry_run:
+                await self.permit()
             limits = self._limits()
             asked = json.dumps([blob.digest for blob in found])
             linked: Counter[str] = Counter(dict(await self.database.rows(links, digests=asked)))
@@ -344,7 +360,9 @@ class Sweep:
 
     # -- both kinds of rows -------------------------------------------------------------------------------
 
-    async def _mark(self, column: Any, fresh: Sequence[Any], stale: Sequence[Any], now: int, *where: Any) -> None:
+    async def _mark(
+        self, key: int, column: Any, fresh: Sequence[Any], stale: Sequence[Any], now: int, *where: Any
+    ) -> None:
         """Mark rows that are garbage now, and take the mark off those that are none any more.
 
         Not durable: a mark that is lost is made again, and its grace begins anew.
@@ -356,6 +374,8 @@ class Sweep:
             unmarked = table.c.unreferenced_at.is_(None) if value else table.c.unreferenced_at.is_not(None)
             marked = update(table).where(column.in_(part), unmarked, *where).values(unreferenced_at=value)
             async with self.database.write(durable=False) as writer:
+                # Pushes take marks off several rows too: in another order, each would wait for the other.
+                await writer.rows(_active(key).with_for_update())
                 await writer.run(marked)
 
     async def _swept(
@@ -365,13 +385,61 @@ class Sweep:
 
         Nothing where somebody pushes to it. Durable: the bytes may be gone in a moment.
         """
-        alone = select(repositories.c.active_at).where(repositories.c.id == key)
         if self.report.dry_run:
-            rows = await self.database.survey(Query(alone))
+            rows = await self.database.survey(Query(_active(key)))
             return None if rows and (rows[0][0] or 0) <= limits.active else ()
+        await self.permit()
         async with self.database.write() as writer:
-            rows = await writer.rows(alone.with_for_update())
+            rows = await writer.rows(_active(key).with_for_update())
             return await sweep(writer) if rows and (rows[0][0] or 0) <= limits.active else ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Found(Generic[G]):
+    """Garbage of one kind in one repository, marked: what has its mark only now, and in parts what is due.
+
+    *stale* are those that bear a mark and are none.
+    """
+
+    garbage: Sequence[G]
+    fresh: Sequence[Any]
+    stale: Sequence[Any]
+    due: Sequence[Sequence[G]]
+
+
+def _untagged(rows: Rows, children: Rows, limits: _Limits) -> _Found[Node]:
+    """The manifests that no tag leads to."""
+    nodes = [Node(*row) for row in rows]
+    graph = Graph(nodes, children)
+    kept = graph.below(node for node in nodes if node.tagged)
+    fresh = [node.id for node in nodes if node.id not in kept and node.unreferenced_at is None]
+    stale = [node.id for node in nodes if node.id in kept and node.unreferenced_at is not None]
+    garbage = [_marked(node, limits) for node in nodes if node.id not in kept]
+    staying = graph.below(node for node in (*garbage, *(n for n in nodes if n.tagged)) if limits.stays(node))
+    return _Found(garbage, fresh, stale, graph.in_parts([node for node in garbage if node.id not in staying]))
+
+
+def _loose(rows: Rows, marked: Rows, limits: _Limits) -> _Found[Link]:
+    """The links of *rows*, of which no manifest needs any; *marked* are all that bear a mark."""
+    found = [Link(*row) for row in rows]
+    fresh = [link.digest for link in found if link.unreferenced_at is None]
+    loose = {link.digest for link in found}
+    stale = [row[0] for row in marked if row[0] not in loose]
+    garbage = [_marked(link, limits) for link in found]
+    due = [link for link in garbage if limits.is_due(link.unreferenced_at, link.linked_at)]
+    return _Found(garbage, fresh, stale, list(_parts(due)))
+
+
+def _marked(item: G, limits: _Limits) -> G:
+    return item._replace(unreferenced_at=limits.now) if item.unreferenced_at is None else item
+
+
+def _active(key: int) -> Select[Any]:
+    """When somebody last pushed to the repository."""
+    return select(repositories.c.active_at).where(repositories.c.id == key)
+
+
+_NOBODY: Final[frozenset[int]] = frozenset()
 
 
 class Graph:
@@ -383,14 +451,14 @@ class Graph:
     def __init__(self, nodes: Iterable[Node], children: Iterable[Sequence[Any]]) -> None:
         self.nodes = {node.id: node for node in nodes}
         numbers = {node.digest: node.id for node in self.nodes.values()}
-        self._children: dict[int, set[int]] = {number: set() for number in self.nodes}
-        self._referrers: dict[int, set[int]] = {number: set() for number in self.nodes}
+        # Only of those that lead to any: a hundred thousand empty sets hold up the collector of Python's own garbage.
+        self._led: dict[int, set[int]] = {}
         for parent, digest in children:
             if digest in numbers and parent in self.nodes:
-                self._children[parent].add(numbers[digest])
+                self._led.setdefault(parent, set()).add(numbers[digest])
         for node in self.nodes.values():
             if node.subject in numbers:
-                self._referrers[numbers[node.subject]].add(node.id)
+                self._led.setdefault(numbers[node.subject], set()).add(node.id)
 
     def below(self, roots: Iterable[Node]) -> set[int]:
         """The numbers of *roots* and of all that they lead to."""
@@ -398,47 +466,80 @@ class Graph:
         found = set(waiting)
         while waiting:
             number = waiting.pop()
-            fresh = (self._children[number] | self._referrers[number]) - found
+            fresh = self._led.get(number, _NOBODY) - found
             found |= fresh
             waiting += fresh
         return found
 
-    def indexes_first(self, some: Sequence[Node]) -> list[Node]:
-        """*some*, each before its children: swept in this order, no index that is still there ever lacks a child."""
-        mine = {node.id: node for node in some}
-        parents = Counter(child for number in mine for child in self._children[number] & mine.keys())
-        ready = [number for number in mine if not parents[number]]
-        ordered = []
-        while ready:
-            number = ready.pop()
-            ordered.append(mine[number])
-            for child in self._children[number] & mine.keys():
-                parents[child] -= 1
-                if not parents[child]:
-                    ready.append(child)
-        return ordered
+    def in_parts(self, some: Iterable[Node]) -> list[list[Node]]:
+        """*some*, in parts to be swept one after the other: what leads to a manifest is in its part or an earlier one.
+
+        A circle is never parted, so a part may be large where somebody made a large one.
+        """
+        parts: list[list[Node]] = []
+        mine = {node.id for node in some}
+        related = {number for above in mine & self._led.keys() for number in (above, *self._led[above])} & mine
+        for circle in (*self._circles(related), *([number] for number in mine - related)):
+            if not parts or len(parts[-1]) + len(circle) > _AT_ONCE:
+                parts.append([])
+            parts[-1] += [self.nodes[number] for number in circle]
+        return parts
+
+    def _circles(self, mine: set[int]) -> list[list[int]]:
+        """*mine* in groups that lead to one another, nearly all of one manifest, each before those that it leads to.
+
+        Strongly connected components (Tarjan 1972); without recursion, for chains may be long.
+        """
+        numbers: dict[int, int] = {}
+        lowest: dict[int, int] = {}
+        waiting: dict[int, None] = {}
+        circles: list[list[int]] = []
+        for root in mine:
+            path = [] if root in numbers else [(root, self._led_from(root, mine))]
+            while path:
+                node, led = path[-1]
+                if node not in numbers:
+                    numbers[node] = lowest[node] = len(numbers)
+                    waiting[node] = None
+                for other in led:
+                    if other not in numbers:
+                        path.append((other, self._led_from(other, mine)))
+                        break
+                    if other in waiting:
+                        lowest[node] = min(lowest[node], numbers[other])
+                else:
+                    path.pop()
+                    if path:
+                        above = path[-1][0]
+                        lowest[above] = min(lowest[above], lowest[node])
+                    if lowest[node] == numbers[node]:
+                        circles.append([])
+                        while node in waiting:
+                            circles[-1].append(waiting.popitem()[0])
+        circles.reverse()
+        return circles
+
+    def _led_from(self, number: int, mine: set[int]) -> Iterator[int]:
+        return iter(self._led.get(number, _NOBODY) & mine)
 
 
-async def _sweep_manifests(key: int, limits: _Limits, part: Sequence[Node], writer: Writer) -> Sequence[int]:
-    """Sweep those of *part* that still nothing leads to which stays; asked upwards, for little leads to garbage."""
+async def _sweep_manifests(key: int, limits: _Limits, part: Sequence[Node], writer: Writer) -> Sequence[Node]:
+    """Sweep those of *part* that still are garbage, and to which nothing leads that stays or has yet to go."""
     of_key = manifests.c.repository_id == key
     doomed = [node.id for node in part]
-    nodes: dict[int, Node] = {}
-    children: list[tuple[int, str]] = []
-    waiting = await _nodes(writer, of_key, [manifests.c.id.in_(doomed)])
-    while waiting:
-        nodes |= waiting
-        led = [node.digest for node in waiting.values()]
-        edges = [edge for some in _parts(led) for edge in await writer.rows(_leading_to(key, some))]
-        children += [(int(parent), str(digest)) for parent, digest in edges]
-        subjects = [node.subject for node in waiting.values() if node.subject]
-        above = [manifests.c.id.in_(some) for some in _parts([parent for parent, _ in edges])]
-        above += [manifests.c.digest.in_(some) for some in _parts(subjects)]
-        found = await _nodes(writer, of_key, above)
-        waiting = {number: node for number, node in found.items() if number not in nodes}
-    kept = Graph(nodes.values(), children).below(node for node in nodes.values() if limits.stays(node))
-    gone = [number for number in doomed if number in nodes and number not in kept]
-    await writer.run(delete(manifests).where(manifests.c.id.in_(gone)))
+    nodes = await _nodes(writer, of_key, [manifests.c.id.in_(some) for some in _parts(doomed)])
+    led = [node.digest for node in nodes.values()]
+    children = [edge for some in _parts(led) for edge in await writer.rows(_leading_to(key, some))]
+    subjects = [node.subject for node in nodes.values() if node.subject]
+    above = [manifests.c.id.in_(some) for some in _parts([parent for parent, _ in children])]
+    above += [manifests.c.digest.in_(some) for some in _parts(subjects)]
+    nodes |= await _nodes(writer, of_key, above)
+    going = {number for number in doomed if number in nodes}
+    graph = Graph(nodes.values(), children)
+    kept = graph.below(node for node in nodes.values() if node.id not in going or limits.stays(node))
+    gone = [nodes[number] for number in sorted(going - kept)]
+    for some in _parts(gone):
+        await writer.run(delete(manifests).where(manifests.c.id.in_([node.id for node in some])))
     return gone
 
 
@@ -469,7 +570,7 @@ def _unreferenced(dialect: str) -> Select[Any]:
     )
 
 
-def _referred(key: int) -> Any:
+def referred(key: int) -> Any:
     """Whether a manifest of the repository refers to the blob of the link: of whatever kind it takes it to be."""
     own = exists().where(manifests.c.id == references.c.manifest_id, manifests.c.repository_id == key)
     return exists().where(references.c.digest == blobs.c.digest, own)

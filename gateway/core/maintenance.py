@@ -1,7 +1,7 @@
 """The mode in which nothing is pushed or deleted: the configuration says it, or it is switched while the gateway runs.
 
 Pulls never ask. A write asks before it begins, with one prepared read: so the switch holds for all workers and
-replicas at once, and a request that had begun may end.
+replicas at once, and a request that had begun may end. What runs in the background asks between its steps, and waits.
 """
 
 from __future__ import annotations
@@ -36,6 +36,10 @@ class Mode:
         return {"mode": mode, "reason": self.reason, "since": self.since, "by": self.by}
 
 
+class ReadOnlyError(RegistryError):
+    """The registry is read-only, so nothing may be pushed or deleted: 503, and no failure of whoever has to wait."""
+
+
 class Maintenance:
     """The mode as everybody sees it; *configured* wins over the switch."""
 
@@ -68,12 +72,12 @@ class Maintenance:
         return await self.mode()
 
     async def require_writable(self) -> None:
-        """Raise RegistryError (503) while nothing may be pushed or deleted."""
+        """Raise ReadOnlyError while nothing may be pushed or deleted."""
         mode = await self.mode()
         if mode.read_only:
             why = f" ({mode.reason})" if mode.reason else ""
             told = f"the registry is read-only for maintenance{why}: pulls go on, push or delete again later"
-            raise RegistryError(ErrorCode.UNAVAILABLE, told, headers=_RETRY_AFTER)
+            raise ReadOnlyError(ErrorCode.UNAVAILABLE, told, headers=_RETRY_AFTER)
 
 
 def _read(asked: object) -> tuple[object, str | None]:

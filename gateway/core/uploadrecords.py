@@ -7,15 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Final
 
 from sqlalchemy import bindparam, delete, or_, select, update
 
-from gateway.core.database import Database, Query
+from gateway.core.database import Database, Now, Query
 from gateway.core.schema import uploads
 from gateway.plugins import Held, Progress, UploadBusyError, UploadUnknownError
 
@@ -24,24 +23,21 @@ CLAIM: Final = 6.0
 KEPT: Final = 7 * 24 * 3600.0
 """Seconds after which an upload that nobody touches is forgotten; registries purge theirs after a week."""
 
+_CLAIMED_UNTIL: Final = Now() + round(CLAIM * 1000)
 _STANDING: Final = Query(select(uploads.c.state, uploads.c.offset).where(uploads.c.id == bindparam("upload")))
 
 
 class DatabaseUploads:
-    """UploadRecords over the metadata's database."""
+    """UploadRecords over the metadata's database, whose clock times them."""
 
-    def __init__(self, database: Database, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, database: Database) -> None:
         self._database = database
-        self._clock = clock
-
-    def _now(self) -> int:
-        return int(self._clock() * 1000)
 
     async def begin(self, upload: str, progress: Progress) -> None:
         """Record it as free."""
         row = {"id": upload, "state": progress.state, "offset": progress.offset, "held_until": 0}
         async with self._database.write(durable=False) as writer:
-            await writer.run(uploads.insert().values(**row, changed_at=self._now()))
+            await writer.run(uploads.insert().values(**row, changed_at=Now()))
 
     async def progress(self, upload: str) -> Progress:
         """Where it stood when it was last let go. Raises UploadUnknownError."""
@@ -67,14 +63,13 @@ class DatabaseUploads:
     async def forget(self) -> None:
         """Drop what nobody touched for a week."""
         async with self._database.write(durable=False) as writer:
-            await writer.run(delete(uploads).where(uploads.c.changed_at < self._now() - KEPT * 1000))
+            await writer.run(delete(uploads).where(uploads.c.changed_at < Now() - round(KEPT * 1000)))
 
     async def _claim(self, upload: str, holder: str) -> Progress:
-        now = self._now()
-        free = or_(uploads.c.held_until < now, uploads.c.holder.is_(None))
+        free = or_(uploads.c.held_until < Now(), uploads.c.holder.is_(None))
         claim = update(uploads).where(uploads.c.id == upload, free)
         async with self._database.write(durable=False) as writer:
-            claimed = await writer.run(claim.values(holder=holder, held_until=now + int(CLAIM * 1000)))
+            claimed = await writer.run(claim.values(holder=holder, held_until=_CLAIMED_UNTIL))
             rows = await writer.rows(_STANDING.statement, {"upload": upload})
         if not rows:
             raise UploadUnknownError(upload)
@@ -89,7 +84,7 @@ class DatabaseUploads:
             # A database that can't answer now may answer next time; until then the claim stands.
             with contextlib.suppress(Exception):
                 async with self._database.write(durable=False) as writer:
-                    await writer.run(mine.values(held_until=self._now() + int(CLAIM * 1000)))
+                    await writer.run(mine.values(held_until=_CLAIMED_UNTIL))
 
     async def _release(self, upload: str, holder: str, held: Held) -> None:
         mine = (uploads.c.id == upload, uploads.c.holder == holder)
@@ -98,7 +93,7 @@ class DatabaseUploads:
             if held.ended:
                 await writer.run(delete(uploads).where(*mine))
             else:
-                await writer.run(update(uploads).where(*mine).values(**kept, held_until=0, changed_at=self._now()))
+                await writer.run(update(uploads).where(*mine).values(**kept, held_until=0, changed_at=Now()))
 
 
 def _require_ours(upload: str) -> None:

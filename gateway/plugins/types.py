@@ -497,11 +497,15 @@ class ExpirationPolicy:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """Work done every *interval*. It never overlaps itself in one process; a failure is logged and counted."""
+    """Work done every *interval*. It never overlaps itself in one process; a failure is logged and counted.
+
+    One that *removes* what somebody sent waits while the registry is read-only.
+    """
 
     name: str
     interval: timedelta
     run: Callable[[], Awaitable[None]]
+    removes: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,7 +42,7 @@ class Plugin:
     @hookimpl
     def gateway_jobs(self) -> Iterable[Job]:
         """Drop abandoned uploads."""
-        return [Job("expire uploads", timedelta(minutes=10), self._store.expire)]
+        return [Job("expire uploads", timedelta(minutes=10), self._store.expire, removes=True)]
 
     @hookimpl
     async def gateway_health(self) -> Health:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import uuid
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
@@ -14,32 +15,17 @@ from gateway.config import DatabaseConfig
 from gateway.core.database import Database, migrate
 from gateway.core.uploadrecords import CLAIM, KEPT, DatabaseUploads
 from gateway.plugins import Progress, UploadBusyError, UploadUnknownError
+from tests.support.passing import pass_time
+from tests.support.peers import run
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
 
-class Clock:
-    """A clock that a test moves."""
-
-    def __init__(self) -> None:
-        self.now = 1_700_000_000.0
-
-    def __call__(self) -> float:
-        """Tell the time, in seconds."""
-        return self.now
-
-
-@pytest.fixture
-def clock() -> Clock:
-    """One clock for all workers."""
-    return Clock()
-
-
 @pytest.fixture(params=["sqlite", "postgresql"])
 async def workers(
-    request: pytest.FixtureRequest, tmp_path: Path, clock: Clock
+    request: pytest.FixtureRequest, tmp_path: Path
 ) -> AsyncIterator[tuple[DatabaseUploads, DatabaseUploads]]:
     """Two workers, each with connections of its own to one database."""
     url = (
@@ -55,7 +41,7 @@ async def workers(
             database = Database(config)
             await database.open()
             stack.push_async_callback(database.close)
-            found.append(DatabaseUploads(database, clock))
+            found.append(DatabaseUploads(database))
         yield found[0], found[1]
 
 
@@ -143,16 +129,14 @@ async def test_progress_survives_failure_and_cancellation(workers: tuple[Databas
         assert held.progress == Progress("c", 7)
 
 
-async def test_a_dead_holder_is_believed_for_some_seconds(
-    workers: tuple[DatabaseUploads, DatabaseUploads], clock: Clock
-) -> None:
+async def test_a_dead_holder_is_believed_for_some_seconds(workers: tuple[DatabaseUploads, DatabaseUploads]) -> None:
     """A holder of whom nothing is heard loses the upload, and can't change it any more."""
     one, other = workers
     upload = _new()
     await one.begin(upload, Progress("a", 0))
     async with one.held(upload) as lost:
         lost.progress = Progress("lost", 9)
-        clock.now += CLAIM + 1
+        await pass_time(one._database, CLAIM + 1)
         async with other.held(upload) as held:
             held.progress = Progress("b", 5)
     assert await other.progress(upload) == Progress("b", 5)
@@ -182,17 +166,48 @@ async def test_an_id_that_nobody_made_is_unknown(workers: tuple[DatabaseUploads,
             pass
 
 
-async def test_what_nobody_touches_is_forgotten(workers: tuple[DatabaseUploads, DatabaseUploads], clock: Clock) -> None:
+async def test_what_nobody_touches_is_forgotten(workers: tuple[DatabaseUploads, DatabaseUploads]) -> None:
     """After a week an upload is forgotten, and one that was touched since is not."""
     one, _ = workers
     old, touched = _new(), _new()
     await one.begin(old, Progress("a", 0))
     await one.begin(touched, Progress("a", 0))
-    clock.now += KEPT - 1
+    await pass_time(one._database, KEPT - 10)
     async with one.held(touched):
         pass
-    clock.now += 2
+    await pass_time(one._database, 11)
     await one.forget()
     with pytest.raises(UploadUnknownError):
         await one.progress(old)
     assert await one.progress(touched) == Progress("a", 0)
+
+
+AHEAD = """
+import asyncio, sys, time
+real = time.time
+time.time = lambda: real() + 600
+from gateway.config import DatabaseConfig
+from gateway.core.database import Database
+from gateway.core.uploadrecords import DatabaseUploads
+from gateway.plugins import UploadBusyError
+
+async def main():
+    database = Database(DatabaseConfig(url=sys.argv[1]))
+    try:
+        async with DatabaseUploads(database).held(sys.argv[2]):
+            print("taken")
+    except UploadBusyError:
+        print("busy")
+    await database.close()
+
+asyncio.run(main())
+"""
+
+
+async def test_no_workers_clock_counts(workers: tuple[DatabaseUploads, DatabaseUploads]) -> None:
+    """A worker whose clock is ahead by more than a claim lasts takes no upload from the one that has it."""
+    one, _ = workers
+    upload, url = _new(), one._database._config.url.get_secret_value()
+    await one.begin(upload, Progress("a", 0))
+    async with one.held(upload):
+        assert (await asyncio.to_thread(run, [sys.executable, "-c", AHEAD, url, upload])).stdout == "busy\n"

@@ -16,7 +16,7 @@ from sqlalchemy import bindparam, select
 
 from gateway.config import DatabaseConfig
 from gateway.core.database import Database, Query, migrate
-from gateway.core.garbage import Report, Sweep
+from gateway.core.garbage import Permit, Report, Sweep, always
 from gateway.core.manifests import read
 from gateway.core.metadata import MetadataStore
 from gateway.core.schema import blobs, repositories
@@ -154,7 +154,7 @@ class Registry:
         item = Digest(reference) if ":" in reference else Tag(reference)
         assert await self.metadata.delete_manifest(RepositoryName(name), item)
 
-    async def collect(self, *, dry_run: bool = False, owned: str = "", **rules: Any) -> Report:
+    async def collect(self, *, dry_run: bool = False, owned: str = "", permit: Permit = always, **rules: Any) -> Report:
         """Run one collection over the repositories whose names begin with *owned*."""
 
         async def owns(name: RepositoryName) -> bool:
@@ -165,7 +165,7 @@ class Registry:
 
         report = Report(self.backend, dry_run=dry_run)
         given = (self.database, report, self.store, GarbageRules(**rules), owns, tell)
-        return await Sweep(*given, structlog.get_logger(), self.clock).run()
+        return await Sweep(*given, structlog.get_logger(), self.clock, permit).run()
 
     def later(self, **span: float) -> None:
         """Let time pass."""

@@ -16,6 +16,8 @@ from typer.testing import CliRunner
 from gateway import gc
 from gateway.cli import cli
 from gateway.config import DatabaseConfig
+from gateway.core import collector
+from gateway.core import database as database_module
 from gateway.core.database import Database
 from gateway.errors import ConfigError
 from gateway.gc import Wishes
@@ -132,12 +134,13 @@ def test_it_works_without_a_gateway(root: Path, tmp_path: Path) -> None:
     assert done.stderr == ""
 
 
-def test_a_push_that_relies_on_old_garbage(served: GatewayProcess) -> None:
+@pytest.mark.parametrize("by", ["token", "password"])
+def test_a_push_that_relies_on_old_garbage(served: GatewayProcess, by: str) -> None:
     """A client hears that old blobs exist, a collection runs, and the manifest comes: the push is not broken."""
-    name = f"{PRIVATE}/relied-on"
+    name = f"{PRIVATE}/relied-on-by-{by}"
     push_long_ago(served, name, GONE.config, *GONE.layers)
     carol = served.wire(CAROL)
-    pusher = carol.acting_as(carol.token(f"repository:{name}:pull,push"))
+    pusher = carol if by == "password" else carol.acting_as(carol.token(f"repository:{name}:pull,push"))
     for blob in (GONE.config, *GONE.layers):
         pusher.send("HEAD", f"/v2/{name}/blobs/{blob.digest}").expect(200)
     report = collect(served)
@@ -147,12 +150,13 @@ def test_a_push_that_relies_on_old_garbage(served: GatewayProcess) -> None:
         assert served.wire(BOB).get(f"/v2/{name}/blobs/{blob.digest}").expect(200).body == blob.content
 
 
-def test_a_look_of_somebody_who_only_pulls(served: GatewayProcess) -> None:
-    """Whoever asked for no more than to pull keeps no garbage by looking at it."""
-    name, blob = f"{PRIVATE}/looked-at", images.Blob("application/octet-stream", b"looked at")
+@pytest.mark.parametrize("by", ["token", "password"])
+def test_a_look_of_somebody_who_only_pulls(served: GatewayProcess, by: str) -> None:
+    """Whoever asked for no more than to pull, or may do no more, keeps no garbage by looking at it."""
+    name, blob = f"{PRIVATE}/looked-at-by-{by}", images.Blob("application/octet-stream", f"seen by {by}".encode())
     push_long_ago(served, name, blob)
     carol = served.wire(CAROL)
-    puller = carol.acting_as(carol.token(f"repository:{name}:pull"))
+    puller = served.wire(BOB) if by == "password" else carol.acting_as(carol.token(f"repository:{name}:pull"))
     puller.send("HEAD", f"/v2/{name}/blobs/{blob.digest}").expect(200)
     collect(served)
     puller.send("HEAD", f"/v2/{name}/blobs/{blob.digest}").expect(404)
@@ -183,6 +187,28 @@ def test_only_one_collects(root: Path, tmp_path: Path) -> None:
     failed = run([PROGRAM, "gc", "--config", gateway.config], fails=True)
     assert "backend_local: a gateway or another command collects its garbage now" in failed.stderr
     assert collect(gateway, dry_run=True).failed == []
+
+
+def test_a_lost_lease_is_said(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a run can't say that it goes on, it ends, and the command says so in a line."""
+    monkeypatch.setattr(collector, "_LEASE", 0.3)
+    monkeypatch.setattr(database_module, "_BUSY_WRITER", 1.0)
+    gateway = GatewayProcess(tmp_path / "gateway", backend=store(root))
+    assert collect(gateway).failed == []
+    for name in ("first", "second"):
+        push_long_ago(gateway, f"{PRIVATE}/{name}", images.Blob("application/octet-stream", name.encode()))
+    lock = sqlite3.connect(gateway.data / "gateway.db", isolation_level=None, check_same_thread=False)
+
+    def hold_it_up(_said: str) -> None:
+        if not lock.in_transaction:
+            lock.execute("BEGIN IMMEDIATE")
+
+    try:
+        (report,) = asyncio.run(gc.collect(gateway.config, (), Wishes(), hold_it_up)).reports
+    finally:
+        lock.close()
+    (problem,) = report.failed
+    assert problem.startswith("backend_local: broken off: for a minute the database did not hear")
 
 
 def test_a_backend_that_is_none_is_said(root: Path, tmp_path: Path) -> None:

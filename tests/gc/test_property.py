@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 from pydantic import SecretStr
 
 from gateway.config import DatabaseConfig
+from gateway.core import garbage
 from gateway.core.database import Database, migrate
+from gateway.core.garbage import Graph, Node
 from gateway.plugins import Digest, RepositoryName
 from tests.gc.conftest import Clock, Registry
 
@@ -139,3 +141,31 @@ def test_exactly_the_unreachable_goes(
     folder = tmp_path_factory.mktemp("world")
     shutil.copy(template, folder / "gateway.db")
     asyncio.run(_check(world, folder, untagged=untagged))
+
+
+@st.composite
+def graphs(draw: st.DrawFn) -> Graph:
+    """Draw manifests: an index is of earlier ones, a subject is any."""
+    count = draw(st.integers(1, 12))
+    subjects = [draw(st.none() | st.integers(0, count)) for _ in range(count)]
+    nodes = [
+        Node(number, f"d{number}", None if about is None else f"d{about}", 1, 0, 0, tagged=False)
+        for number, about in enumerate(subjects)
+    ]
+    edges = [(parent, f"d{draw(st.integers(0, parent - 1))}") for parent in range(1, count) for _ in range(parent % 3)]
+    return Graph(nodes, edges)
+
+
+@given(graph=graphs())
+@settings(max_examples=300)
+def test_what_leads_to_a_manifest_is_swept_no_later(graph: Graph) -> None:
+    """Each goes once, and none in a later part than what it leads to: not in circles of subjects either."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(garbage, "_AT_ONCE", 1)
+        parts = graph.in_parts(graph.nodes.values())
+    place = {node.id: number for number, part in enumerate(parts) for node in part}
+    assert sorted(node.id for part in parts for node in part) == sorted(graph.nodes)
+    for node in graph.nodes.values():
+        for below in graph.below([node]) - {node.id}:
+            in_circle = node.id in graph.below([graph.nodes[below]])
+            assert place[node.id] == place[below] if in_circle else place[node.id] < place[below]

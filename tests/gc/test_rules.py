@@ -8,11 +8,13 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import pytest
-from sqlalchemy import select
+import structlog
+from sqlalchemy import literal_column, select, text, update
 
 from gateway.core.database import Query
+from gateway.core.garbage import _MANIFESTS, Node, _Limits, _sweep_manifests
 from gateway.core.pushes import Pushes
-from gateway.core.schema import repositories
+from gateway.core.schema import blobs, manifests, repositories
 from gateway.plugins import Digest, MissingContentError, RepositoryName
 from tests.gc.conftest import EACH_ENGINE, Registry
 
@@ -291,6 +293,145 @@ async def test_a_blob_that_was_pushed_again_stays(registry: Registry) -> None:
     report = await registry.collect()
     assert (report.blobs.removed, report.links.waiting) == (0, 1)
     assert registry.files() == {digest}
+
+
+# -- in which order ----------------------------------------------------------------------------------------
+
+
+class Stopped(Exception):  # noqa: N818 - what stops is no error
+    """Somebody stops a collection between two of its transactions."""
+
+
+@EACH_ENGINE
+async def test_no_subject_ever_lacks_its_signature(registry: Registry) -> None:
+    """Between two transactions of a run each subject that is still there has what refers to it."""
+    await registry.blob(NAME, b"config")
+    pairs = {}
+    for number in range(80):
+        subject = await registry.manifest(NAME, str(number), (b"config",))
+        pairs[subject] = await registry.manifest(NAME, f"about {number}", (b"config",), subject=subject)
+    for number, subject in enumerate(pairs):
+        # Their rows come after those of the signatures.
+        await registry.delete(NAME, subject)
+        await registry.manifest(NAME, str(number), (b"config",))
+    registry.later(hours=1)
+    left = []
+
+    async def permit() -> None:
+        there = await registry.manifests(NAME)
+        left.append(len(there))
+        assert [subject for subject, signature in pairs.items() if subject in there and signature not in there] == []
+
+    assert (await registry.collect(permit=permit, grace=AT_ONCE, untagged=True)).manifests.removed == 160
+    assert left[:2] == [160, 60]
+
+
+@EACH_ENGINE
+async def test_a_signature_waits_for_its_subject(registry: Registry, database: Database) -> None:
+    """Whatever was decided before, a transaction that doesn't remove the subject leaves what refers to it."""
+    subject = await registry.image(NAME, "subject")
+    signature = await registry.image(NAME, "signature", subject=subject)
+    nodes = {row[1]: Node(*row) for row in await database.rows(_MANIFESTS, key=1)}
+    for part, left in (([signature], {subject, signature}), ([subject, signature], set())):
+        async with database.write() as writer:
+            await writer.run(update(manifests).values(unreferenced_at=0))
+            await _sweep_manifests(1, _Limits(2**60, 2**60, 2**60, 2**60), [nodes[digest] for digest in part], writer)
+        assert await registry.manifests(NAME) == left
+
+
+async def test_a_large_circle_goes_at_once(registry: Registry) -> None:
+    """Manifests that lead to one another, however many somebody made, go in one transaction: none can go first."""
+    subject = name = await registry.image(NAME, "first")
+    for number in range(249):
+        name = await registry.index(NAME, str(number), [name])
+    await registry.index(NAME, "closing", [name], subject=subject)
+    registry.later(hours=1)
+    left = []
+
+    async def permit() -> None:
+        left.append(len(await registry.manifests(NAME)))
+
+    assert (await registry.collect(permit=permit, grace=AT_ONCE, untagged=True)).manifests.removed == 251
+    assert left[:2] == [251, 0]
+
+
+async def test_what_is_gone_is_logged_at_once(registry: Registry) -> None:
+    """A run that ends early has logged each manifest that it removed."""
+    await registry.blob(NAME, b"config")
+    for number in range(150):
+        await registry.manifest(NAME, str(number), (b"config",))
+    registry.later(hours=1)
+    began = []
+
+    async def permit() -> None:
+        began.append(True)
+        if len(began) > 1:
+            raise Stopped
+
+    before = await registry.manifests(NAME)
+    with structlog.testing.capture_logs() as lines, pytest.raises(Stopped):
+        await registry.collect(permit=permit, grace=AT_ONCE, untagged=True)
+    gone = before - await registry.manifests(NAME)
+    assert len(gone) == 100
+    assert {(line["event"], line["digest"], line["repository"]) for line in lines} == {
+        ("deleted", digest, NAME) for digest in gone
+    }
+
+
+# -- beside pushes -----------------------------------------------------------------------------------------
+
+
+@EACH_ENGINE
+async def test_who_pushes_after_the_order_is_noted(registry: Registry, database: Database, clock: Clock) -> None:
+    """Of a repository whose deletion was ordered each request of a push is noted, however short ago the last was."""
+    await registry.blob(NAME, b"heard of")
+    pushes = Pushes(database, 600, clock)
+    await pushes.note(RepositoryName(NAME))
+    clock.now += 1
+    ordered = int(clock.now * 1000)
+    clock.now += 0.0001
+    await pushes.note(RepositoryName(NAME))
+    assert (await database.rows(ACTIVE))[0][0] < ordered
+    for status in ("delete_scheduled", "delete_ongoing"):
+        async with database.write() as writer:
+            await writer.run(update(repositories).values(status=status, active_at=0))
+        await pushes.note(RepositoryName(NAME))
+        assert (await database.rows(ACTIVE))[0][0] > ordered
+
+
+@EACH_ENGINE
+async def test_a_blob_that_is_needed_stays_linked(registry: Registry, database: Database) -> None:
+    """Whoever deletes a blob while a manifest that refers to it is put: one of the two is refused."""
+    pushes, name = Pushes(database, None), RepositoryName(NAME)
+    for number in range(20):
+        content = f"layer {number}".encode()
+        digest = await registry.blob(NAME, content)
+        both = [pushes.unlink(name, digest), registry.manifest(NAME, str(number), (content,))]
+        turn = 1 if number % 2 else -1
+        unlinked, put = (await asyncio.gather(*both[::turn], return_exceptions=True))[::turn]
+        assert unlinked is isinstance(put, MissingContentError)
+        assert (await registry.metadata.linked(name, digest) is None) is unlinked
+
+
+@pytest.mark.parametrize("database_config", ["postgresql"], indirect=True)
+async def test_marks_and_pushes_never_wait_for_each_other(
+    registry: Registry, database: Database, other_database: Database
+) -> None:
+    """A push that takes marks off in another order than a run makes them goes on, and so does the run."""
+    # In whatever order they are looked for, the first comes before the last.
+    contents = sorted((str(number).encode() for number in range(5)), key=Digest.of)
+    first, *_, last = [await registry.blob(NAME, content) for content in contents]
+    waiting = Query(select(literal_column("1")).select_from(text("pg_locks")).where(text("NOT granted")))
+    held = select(repositories.c.id).where(repositories.c.path == NAME).with_for_update(read=True, key_share=True)
+    async with other_database.write() as writer:
+        await writer.rows(held)
+        await writer.run(update(blobs).where(blobs.c.digest == last).values(unreferenced_at=None))
+        collecting = asyncio.create_task(registry.collect())
+        async with asyncio.timeout(20):
+            while not await database.rows(waiting):  # noqa: ASYNC110 - nobody tells
+                await asyncio.sleep(0.02)
+        await writer.run(update(blobs).where(blobs.c.digest == first).values(unreferenced_at=None))
+    assert (await collecting).links.waiting == 5
 
 
 # -- reports -----------------------------------------------------------------------------------------------

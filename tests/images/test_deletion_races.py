@@ -43,8 +43,8 @@ async def _put(rig: Rig, manifest: content.Manifest, *tags: str) -> None:
     _, details = read(manifest.content, manifest.media_type)
     size = len(manifest.content)
     stored = Manifest(Digest(manifest.digest), manifest.media_type, size, manifest.content, details)
-    references = [Tag(tag) for tag in tags] or [Digest(manifest.digest)]
-    await (await rig.store()).put_manifest(APP, references, stored, ALICE)
+    references = [Tag(tag) for tag in tags]
+    await (await rig.store()).put_manifest(APP, references or [stored.digest], stored, ALICE)
 
 
 async def _ordered(rig: Rig) -> Task:

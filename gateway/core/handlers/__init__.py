@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from functools import partial
 
 from aiohttp import web
 
 from gateway.core.handlers import blobs, catalog, manifests, referrers, tags, uploads
 from gateway.core.handlers.base import Exchange, Handler
-from gateway.core.router import Kind
+from gateway.core.router import NEEDS, Kind
 from gateway.errors import RegistryError
 from gateway.oci import Action
 
@@ -43,10 +44,10 @@ async def answer(exchange: Exchange) -> web.StreamResponse:
     """
     core, route = exchange.core, exchange.route
     handler = HANDLERS[route.kind, route.method]
-    if route.method == "HEAD" and route.name is not None and _may_push(exchange):
+    if route.method == "HEAD" and route.name is not None and _might_push(exchange):
         # Whoever can't be noted can't push either; to pull they may look.
         with suppress(RegistryError):
-            await core.pushes.note(route.name)
+            await core.pushes.note(route.name, partial(_may_push, exchange))
     if route.method in {"GET", "HEAD"}:
         return await handler(exchange)
     await core.maintenance.require_writable()
@@ -56,12 +57,24 @@ async def answer(exchange: Exchange) -> web.StreamResponse:
         return await handler(exchange)
 
 
-def _may_push(exchange: Exchange) -> bool:
-    """Whether the caller looks in order to push, as far as can be told without asking."""
+def _might_push(exchange: Exchange) -> bool:
+    """Whether the caller may look in order to push, as far as can be told without asking."""
     claims = exchange.caller.claims
     if claims is None:
         return not exchange.caller.identity.anonymous
-    return Action.PUSH in claims.granted(f"repository:{exchange.route.name}")
+    return not claims.granted(f"repository:{exchange.route.name}").isdisjoint((Action.PUSH, Action.ALL))
+
+
+async def _may_push(exchange: Exchange) -> bool:
+    """Whether the caller may push, to where garbage is collected.
+
+    Without a token the hooks say, by the question that an upload would put: where it costs, its answer is remembered.
+    """
+    core = exchange.core
+    if id(await exchange.backend()) not in core.collectables:
+        return False
+    actions = NEEDS[Kind.UPLOADS]["POST"]
+    return Action.PUSH in await core.access.allowed(exchange.caller, "repository", exchange.name, actions)
 
 
 __all__ = ["Exchange", "answer"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from aiohttp import web
 
+from gateway.core import logs
 from gateway.core.handlers.base import Exchange, matches
 from gateway.core.rendering import API_VERSION
 from gateway.core.streaming import send
@@ -77,19 +78,32 @@ async def _serve(exchange: Exchange, digest: Digest, blob: OpenBlob) -> web.Stre
 
 
 async def delete(exchange: Exchange) -> web.StreamResponse:
-    """The repository no longer has the blob; others that link it keep it."""
-    digest = exchange.route.digest
+    """The repository no longer has the blob, unless a manifest of it needs it; others that link it keep it."""
+    digest, core = exchange.route.digest, exchange.core
     assert digest is not None
     backend = await exchange.backend()
-    if backend.metadata == "truth" and not await exchange.core.metadata.unlink(exchange.name, digest):
-        raise _unknown(exchange)
+    if backend.metadata == "truth" and not await core.pushes.unlink(exchange.name, digest):
+        raise _unknown(exchange) if await core.metadata.linked(exchange.name, digest) is None else _needed(digest)
+    if backend.metadata == "index" and await core.metadata.referred(exchange.name, digest) is not None:
+        raise _needed(digest)
     try:
         await backend.delete_blob(exchange.name, digest)
     except LookupError as error:
         raise _unknown(exchange) from error
     finally:
         if backend.metadata == "index":
-            await exchange.core.metadata.unlink(exchange.name, digest)
+            await core.metadata.unlink(exchange.name, digest)
+    logs.get("gateway").info(
+        logs.DELETED,
+        repository=exchange.name,
+        tags=[],
+        digest=digest,
+        what="blob",
+        how="registry",
+        subject=exchange.caller.identity.subject,
+        client=exchange.client.address,
+        request_id=exchange.client.request_id,
+    )
     exchange.tell("delete", digest=digest)
     return web.Response(status=202)
 
@@ -106,6 +120,12 @@ def _range(exchange: Exchange, etag: str, size: int) -> ByteRange | None:
         raise RegistryError(
             ErrorCode.RANGE_INVALID, f"the blob has {size} bytes", headers={"Content-Range": f"bytes */{size}"}
         ) from error
+
+
+def _needed(digest: Digest) -> RegistryError:
+    """405, as the specification has it for what can't be deleted (end-10)."""
+    message = "a manifest of the repository refers to the blob: delete that first"
+    return RegistryError(ErrorCode.UNSUPPORTED, message, detail={"digest": digest}, headers={"Allow": "GET, HEAD"})
 
 
 def _unknown(exchange: Exchange) -> RegistryError:
