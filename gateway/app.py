@@ -156,7 +156,7 @@ def build(config: Config, keys: Keys, cache: Cache) -> Parts:
         database,
         metadata,
         store=store,
-        refresh=images.refresh,
+        refresh=images.look_again,
         tasks=tasks,
         tell=events.tell,
         maintenance=maintenance,

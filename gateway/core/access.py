@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 
 from pydantic import SecretStr
@@ -58,11 +58,11 @@ class AccessControl:
     async def identify(self, header: str | None, route: Route, client: Client, realm: str) -> Caller:
         """Read the ``Authorization`` header. Raises RegistryError 401, with the challenge, for one that is no good."""
         if header is None:
-            return Caller(ANONYMOUS)
+            return Caller(replace(ANONYMOUS, address=client.address))
         scheme, _, value = header.partition(" ")
         match scheme.lower():
             case "bearer":
-                return self._bearer(value.strip(), route, realm)
+                return self._bearer(value.strip(), route, client, realm)
             case "basic":
                 try:
                     return Caller(await self.basic(value.strip(), client))
@@ -84,7 +84,7 @@ class AccessControl:
             raise InvalidCredentialError("the Basic header has no colon")
         return await self._plugins.authenticate(Credential(username, SecretStr(password)), client)
 
-    def _bearer(self, token: str, route: Route, realm: str) -> Caller:
+    def _bearer(self, token: str, route: Route, client: Client, realm: str) -> Caller:
         try:
             claims = self._tokens.verify(token)
         except ExpiredTokenError as expired:
@@ -94,7 +94,11 @@ class AccessControl:
             raise self.challenge(route, realm, error="invalid_token", message="the token has expired") from expired
         except InvalidTokenError as error:
             raise self.challenge(route, realm, error="invalid_token", message=str(error)) from error
-        return Caller(claims.identity, claims)
+        identity = claims.identity
+        if route.kind is Kind.CATALOG:
+            # The only route for which sources are asked under a token: its credential is gone, its bearer is not.
+            identity = replace(identity, address=client.address)
+        return Caller(identity, claims)
 
     # -- may they -------------------------------------------------------------------------------------
 

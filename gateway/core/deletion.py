@@ -24,13 +24,14 @@ from gateway.core.database import Database, Query, Rows, Writer
 from gateway.core.dropping import Dropping
 from gateway.core.index import IndexedStore
 from gateway.core.maintenance import Maintenance
+from gateway.core.manifests import read
 from gateway.core.metadata import MetadataStore, among
 from gateway.core.retention import COMPANIONS, stem
 from gateway.core.schema import manifests, references, repositories, tags
 from gateway.core.tasks import DatabaseTasks
 from gateway.errors import ErrorCode, RegistryError
 from gateway.oci import Digest, Reference, RepositoryName, Tag
-from gateway.plugins import By, Client, Event, Manifest, ManifestStore, Task
+from gateway.plugins import DELETION_BEGUN, By, Client, Event, Manifest, ManifestStore, Task
 
 KIND: Final = "delete what belongs"
 """The task that goes on with a deletion."""
@@ -158,8 +159,8 @@ class _Hands(Protocol):
 class Deletion:
     """Deletes, and says in the log what went, by whom, and how.
 
-    *store* gives who knows the manifests of a repository, *refresh* records what others changed there; *tell* tells the
-    plugins.
+    *store* gives who knows the manifests of a repository, *refresh* records where its tags point now, where others may
+    move them; *tell* tells the plugins.
     """
 
     def __init__(
@@ -168,7 +169,7 @@ class Deletion:
         metadata: MetadataStore,
         *,
         store: Callable[[RepositoryName], Awaitable[ManifestStore]],
-        refresh: Callable[[Sequence[RepositoryName]], Awaitable[None]],
+        refresh: Callable[[RepositoryName], Awaitable[None]],
         tasks: DatabaseTasks,
         tell: Callable[[Event], None],
         maintenance: Maintenance,
@@ -202,8 +203,9 @@ class Deletion:
     ) -> bool:
         """Delete a tag alone; with *expected* only while that is what it points at. False: there is no such tag.
 
-        What belongs to an image goes with its last tag; with *within* only what is among these tags, and points where
-        they say. Raises RegistryError: 503 while the registry is read-only, as everything here does.
+        *expected* is empty for a tag whose manifest another registry has lost. What belongs to an image goes with its
+        last tag; with *within* only what is among these tags, and points where they say.
+        Raises RegistryError: 503 while the registry is read-only, as everything here does.
         """
         await self._maintenance.require_writable()
         store = await self._store(name)
@@ -305,6 +307,8 @@ class Deletion:
         if isinstance(store, IndexedStore):
             hands = self._there(store, name, by, within)
             for one in begun:
+                if await hands.completed(one):
+                    self._say(name, replace(one, said=False), by)
                 for other in await self._next(hands, one, within) if await hands.is_gone(one) else ():
                     await self._elsewhere(hands, other)
             return
@@ -322,7 +326,7 @@ class Deletion:
         self, hands: _Hands, gone: _Gone, within: Within | None, belonging: Sequence[_Belonging] | None = None
     ) -> list[_Gone]:
         """Delete what belonged to *gone* itself; *belonging* is what belonged to a tag's digest, if that is known."""
-        if gone.digest is None:
+        if not gone.digest:
             return []
         if gone.tag is None:
             return await self._referring(hands, gone.digest, gone.referring)
@@ -424,7 +428,7 @@ class _There:
 
     database: Database
     tasks: DatabaseTasks
-    record: Callable[[Sequence[RepositoryName]], Awaitable[None]]
+    record: Callable[[RepositoryName], Awaitable[None]]
     belonging: Callable[[Ask, RepositoryName, Digest], Awaitable[Sequence[_Belonging]]]
     store: IndexedStore
     name: RepositoryName
@@ -440,7 +444,7 @@ class _There:
         """Record what others changed there, once."""
         if self.fresh:
             return False
-        await self.record([self.name])
+        await self.record(self.name)
         self.fresh = True
         return True
 
@@ -479,18 +483,31 @@ class _There:
         stored = await index.metadata.stored_as(self.name, reference) if isinstance(reference, Digest) else None
         if stored is not None and stored[1]:
             return False
-        asked = reference if stored is None else stored[0]
-        if await _pulled(index.upstream.manifest(self.name, asked, head=True)) is not None:
+        if await _pulled(index.upstream.manifest(self.name, reference if stored is None else stored[0])) is not None:
+            # What is recorded of it may be older than what was begun.
+            self.store.doubt(self.name, reference)
             return gone.tag is not None
         index.forget(self.name, [reference])
         await index.metadata.forget_unless(self.name, {reference: None})
         return True
 
+    async def completed(self, gone: _Gone) -> bool:
+        """Complete the deletion of a tag that a registry which deletes by digest alone has half done, if it is one."""
+        if gone.tag is None:
+            return False
+        found = await _pulled(self.store.index.upstream.manifest(self.name, gone.tag))
+        if found is None or found.content is None:
+            return False
+        _, details = read(found.content, found.media_type)
+        return dict(details.annotations) == dict(DELETION_BEGUN) and await self.store.delete_manifest(
+            self.name, gone.tag
+        )
+
     @asynccontextmanager
     async def _promised(self, gone: _Gone) -> AsyncIterator[_Gone]:
         """Ask for a deletion under a promise to go on with it, which a refusal takes back."""
         within = self.within
-        if within is not None and gone.digest is not None:
+        if within is not None and gone.digest:
             belonging = await self.belonging(self.ask, self.name, gone.digest)
             within = {one.name: within[one.name] for one in belonging if one.name in within}
         payload = _payload([gone], self.by, within)
@@ -508,6 +525,8 @@ class _There:
     async def _points_at(self, tag: Tag, expected: Digest) -> bool:
         # What was believed of the tag may be old; and the registry may know the manifest by another digest.
         self.store.index.forget(self.name, [tag])
+        if not expected:
+            return await _pointed(self.store, self.name, tag) is None
         stored = await self.store.index.metadata.stored_as(self.name, expected)
         return await _pointed(self.store, self.name, tag) in {expected, expected if stored is None else stored[0]}
 

@@ -12,6 +12,8 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Final
 
+from cachetools import TTLCache
+
 from gateway.core.dating import Dating
 from gateway.core.deletion import Deletion
 from gateway.core.index import Index, owner
@@ -38,6 +40,9 @@ from gateway.plugins.manager import Plugins
 from gateway.plugins.protocols import nobody_watches
 
 _ATTEMPTS: Final = 3
+_NEWS: Final = 30.0
+"""Seconds for which it is believed where the tags of another registry point, once all were looked at."""
+_REPOSITORIES: Final = 10_000
 _AT_ONCE: Final = 4
 """Repositories, and parts of one, that are read from another registry at the same time."""
 
@@ -64,6 +69,7 @@ class ManagedImages:
         self._dating = dating
         self._index = index
         self._planning = planning
+        self._looked: TTLCache[str, bool] = TTLCache(_REPOSITORIES, _NEWS)
         self.deletion: Deletion
 
     # -- repositories ---------------------------------------------------------------------------------
@@ -72,16 +78,18 @@ class ManagedImages:
         self, identity: Identity, projects: Sequence[str], *, offset: int = 0, limit: int | None = None
     ) -> tuple[Sequence[RepositoryRecord], int]:
         """The repositories of *projects* that *identity* sees, by number, and how many there are."""
-        if not self._plugins().hides_repositories:
+        await self._metadata.adopt(projects)
+        if not self._plugins().hides_repositories(identity):
             return await self._listing.repositories(projects, offset, limit)
         found, _ = await self._listing.repositories(projects, 0, None)
-        seen = set(await self._plugins().filter_repositories(identity, [record.path for record in found]))
+        seen = set(await self._plugins().seen_repositories(identity, [record.path for record in found]))
         shown = [record for record in found if record.path in seen]
         return shown[offset : None if limit is None else offset + limit], len(shown)
 
-    async def repository(self, number: int) -> RepositoryRecord | None:
-        """The repository that has the number."""
-        return await self._listing.repository(number)
+    async def repository(self, identity: Identity, number: int) -> RepositoryRecord | None:
+        """The repository that has the number, if *identity* sees it."""
+        found = await self._listing.repository(number)
+        return found if found and await self._plugins().seen_repositories(identity, [found.path]) else None
 
     async def named(self, name: RepositoryName) -> RepositoryRecord | None:
         """The repository of that name."""
@@ -94,6 +102,7 @@ class ManagedImages:
 
     async def has_tags(self, projects: Sequence[str]) -> bool:
         """Whether any repository of *projects* has a tag now."""
+        await self._metadata.adopt(projects)
         await self.refresh(await self._listing.paths(projects))
         return await self._listing.any_tag(projects)
 
@@ -119,6 +128,21 @@ class ManagedImages:
         if not self._plugins().hides_tags:
             return found
         return {name: await self._seen(identity, RepositoryName(name), tags) for name, tags in found.items()}
+
+    async def tag_counts(self, identity: Identity, names: Sequence[RepositoryName]) -> Mapping[str, int]:
+        """How many tags of several repositories *identity* sees."""
+        if self._plugins().hides_tags:
+            return {name: len(tags) for name, tags in (await self.tag_names(identity, names)).items()}
+        await self.refresh(names)
+        return await self._listing.tag_counts(names)
+
+    async def seen(self, identity: Identity, name: RepositoryName) -> Mapping[str, str] | None:
+        """The tags that *identity* sees, with their digests; None: nothing is hidden from anybody."""
+        if not self._plugins().hides_tags:
+            return None
+        await self.refresh([name])
+        there = await self._listing.pointing(name)
+        return {tag: there[tag] for tag in await self._seen(identity, name, list(there))}
 
     async def tag(self, identity: Identity, name: RepositoryName, tag: Tag) -> TagRecord | None:
         """One tag as it is now, with its date."""
@@ -146,6 +170,7 @@ class ManagedImages:
 
     async def repositories_of(self, projects: Sequence[str]) -> Sequence[RepositoryRecord]:
         """All repositories of *projects*, by number."""
+        await self._metadata.adopt(projects)
         return (await self._listing.repositories(projects, 0, None))[0]
 
     async def plan(
@@ -157,8 +182,8 @@ class ManagedImages:
         only: Mapping[str, str] | None = None,
     ) -> Plan:
         """Decide about every tag, and remove none."""
-        await self.refresh([name])
-        return await self._planning.plan(name, rules, now or datetime.now(UTC), only)
+        broken = await self._look(name)
+        return await self._planning.plan(name, rules, now or datetime.now(UTC), only, broken)
 
     async def apply(self, plan: Plan, by: By, told: Told = nobody_watches, *, seconds: float | None = None) -> Applied:
         """Remove what *plan* says, tag by tag, for at most *seconds*."""
@@ -182,25 +207,42 @@ class ManagedImages:
 
         await together([one(name) for name in names])
 
-    async def _refreshed(self, index: Index, name: RepositoryName) -> None:
-        """Record the tags that are not recorded yet, and drop those that are gone."""
+    async def look_again(self, name: RepositoryName) -> None:
+        """Make sure that the recorded tags are those that there are, and point where they did some seconds ago."""
+        if name in self._looked:
+            await self.refresh([name])
+        else:
+            await self._look(name)
+
+    async def _look(self, name: RepositoryName) -> Sequence[Tag]:
+        """Look where each tag points, for others may move them; give those whose manifest the registry has lost."""
+        index = await self._index(name)
+        if index is None or (index.upstream.exclusive and await self._metadata.complete(name)):
+            return ()
+        broken: Sequence[Tag] = await index.merged.ask(("look", name), lambda: self._refreshed(index, name, moved=True))
+        self._looked[name] = True
+        return broken
+
+    async def _refreshed(self, index: Index, name: RepositoryName, *, moved: bool = False) -> Sequence[Tag]:
+        """Record the tags that are not recorded yet, or may have *moved*, drop those that are gone; give the broken."""
         for _ in range(_ATTEMPTS):
             version = await self._metadata.version(name)
             project = await owner(self._plugins(), name)
             reading = Reading(index.upstream, self._metadata, name, project, version)
             listed = await reading.tags()
             if listed is None and version < 0:
-                return
+                return ()
             recorded = await self._metadata.pointing(name)
-            there = {tag: recorded[tag][0] for tag in listed or () if tag in recorded and not recorded[tag][1]}
+            known = {} if moved else recorded
+            there = {tag: known[tag][0] for tag in listed or () if tag in known and not known[tag][1]}
             unread = [tag for tag in listed or () if tag not in there]
             found = await _read_some_at_once(reading, unread)
             gone = [tag for tag, (_, held) in recorded.items() if not held and tag not in there and tag not in found]
             index.forget(name, gone)
             if not found and not gone and await self._metadata.complete(name):
-                return
+                return reading.broken
             if await self._metadata.reconcile(name, project, {**there, **found}, (), version):
-                return
+                return reading.broken
         raise RegistryError(
             ErrorCode.UNAVAILABLE, "the repository is changed all the time; try again", headers={"Retry-After": "1"}
         )

@@ -6,17 +6,18 @@ tags of the page.
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Any, Final
 
-from sqlalchemy import BigInteger, Select, Text, bindparam, exists, func, literal, select
+from sqlalchemy import BigInteger, Select, Text, bindparam, exists, func, literal, or_, select
 from sqlalchemy.sql.elements import ColumnElement
 from sqlalchemy.sql.functions import coalesce
 
-from gateway.core.database import Database, Query
+from gateway.core.database import Database, Query, Rows
 from gateway.core.metadata import among
 from gateway.core.schema import manifests, references, repositories, tags
 from gateway.oci import Digest, RepositoryName
@@ -54,13 +55,14 @@ _COLUMNS: Final = (
     repositories.c.cleanup_completed_at,
     repositories.c.cleanup_deleted,
 )
-_COUNT_OF_TAGS: Final = (
-    select(func.count()).select_from(tags).where(tags.c.repository_id == repositories.c.id).scalar_subquery()
+_BY_NUMBER: Final = Query(select(*_COLUMNS).where(repositories.c.id == bindparam("number", type_=BigInteger())))
+_BY_NAME: Final = Query(select(*_COLUMNS).where(repositories.c.path == _path))
+_POINTING: Final = Query(
+    select(tags.c.name, manifests.c.digest)
+    .select_from(tags.join(manifests, manifests.c.id == tags.c.manifest_id))
+    .where(tags.c.repository_id == _of_repository)
+    .order_by(tags.c.name)
 )
-_BY_NUMBER: Final = Query(
-    select(*_COLUMNS, _COUNT_OF_TAGS).where(repositories.c.id == bindparam("number", type_=BigInteger()))
-)
-_BY_NAME: Final = Query(select(*_COLUMNS, _COUNT_OF_TAGS).where(repositories.c.path == _path))
 
 _tagged = (
     select(tags.c.manifest_id.label("id")).where(tags.c.repository_id == _of_repository).cte("kept", recursive=True)
@@ -88,16 +90,13 @@ class Listing:
     def __init__(self, database: Database) -> None:
         self._database = database
         own = among(database.dialect, repositories.c.project, "projects")
-        page = (
+        self._page = Query(
             select(*_COLUMNS)
             .where(own)
             .order_by(repositories.c.id)
             .limit(bindparam("limit", type_=BigInteger()))
             .offset(bindparam("offset", type_=BigInteger()))
-            .subquery()
         )
-        counted = select(func.count()).select_from(tags).where(tags.c.repository_id == page.c.id).scalar_subquery()
-        self._page = Query(select(page, counted).order_by(page.c.id))
         self._total = Query(select(func.count()).select_from(repositories).where(own))
         self._paths = Query(select(repositories.c.path).where(own).order_by(repositories.c.id))
         self._any = Query(
@@ -109,6 +108,12 @@ class Listing:
             .select_from(repositories.join(tags, tags.c.repository_id == repositories.c.id))
             .where(named)
             .order_by(repositories.c.path, tags.c.name)
+        )
+        self._counts = Query(
+            select(repositories.c.path, func.count())
+            .select_from(repositories.join(tags, tags.c.repository_id == repositories.c.id))
+            .where(named)
+            .group_by(repositories.c.path)
         )
         some = among(database.dialect, tags.c.name, "names")
         self._some = Query(
@@ -176,10 +181,24 @@ class Listing:
 
     async def tag_names(self, names: Sequence[RepositoryName]) -> Mapping[str, Sequence[str]]:
         """The tags of several repositories, sorted by byte: one question for all."""
-        found: dict[str, list[str]] = {name: [] for name in names}
-        for path, tag in await self._database.rows(self._names, names=json.dumps(list(names))):
-            found[path].append(tag)
-        return found
+        rows = await self._database.survey(self._names, names=json.dumps(list(names)))
+        return await asyncio.to_thread(_grouped, names, rows)
+
+    async def tag_counts(self, names: Sequence[RepositoryName]) -> Mapping[str, int]:
+        """How many tags several repositories have: one question for all."""
+        rows = await self._database.survey(self._counts, names=json.dumps(list(names)))
+        return {**dict.fromkeys(names, 0), **{str(path): int(count) for path, count in rows}}
+
+    async def pointing(self, name: RepositoryName) -> Mapping[str, str]:
+        """All tags of a repository, sorted by byte, with the digest of each."""
+        return {str(tag): str(digest) for tag, digest in await self._database.survey(_POINTING, path=name)}
+
+
+def _grouped(names: Sequence[RepositoryName], rows: Rows) -> Mapping[str, Sequence[str]]:
+    found: dict[str, list[str]] = {name: [] for name in names}
+    for path, tag in rows:
+        found[path].append(tag)
+    return found
 
 
 _MOST: Final = 2**63 - 1
@@ -203,7 +222,10 @@ def _values(search: TagSearch) -> dict[str, Any]:
     if search.search:
         values["search"] = _like(search.search.lower())
     if search.platform is not None:
-        values["platform"] = f"%,{_escaped(search.platform.lower())},%"
+        wanted = _escaped(search.platform.lower())
+        values["platform"] = f"%,{wanted},%"
+        # A system and an architecture stand for each variant, of which linux/arm64 has one.
+        values["variants"] = f"%,{wanted}/%" if wanted.count("/") == 1 else values["platform"]
     if search.pushed_by is not None:
         values["pushed_by"] = search.pushed_by
     if search.after is not None:
@@ -226,8 +248,8 @@ def _conditions(kind: _Kind) -> list[ColumnElement[bool]]:
         found.append(func.lower(tags.c.name).like(bindparam("search", type_=Text()), escape="\\"))
     if by_platform:
         listed = literal(",") + manifests.c.platforms + literal(",")
-        fits = listed.like(bindparam("platform", type_=Text()), escape="\\")
-        found.append(exists().where(manifests.c.id == tags.c.manifest_id, fits))
+        fits = [listed.like(bindparam(name, type_=Text()), escape="\\") for name in ("platform", "variants")]
+        found.append(exists().where(manifests.c.id == tags.c.manifest_id, or_(*fits)))
     if by_pusher:
         found.append(tags.c.pushed_by == bindparam("pushed_by", type_=Text()))
     if after:
@@ -278,7 +300,7 @@ def time_of(milliseconds: int | None) -> datetime | None:
 
 
 def _repository(row: tuple[Any, ...]) -> RepositoryRecord:
-    number, path, project, created, status, state, started, completed, deleted, count = row
+    number, path, project, created, status, state, started, completed, deleted = row
     return RepositoryRecord(
         number,
         path,
@@ -287,7 +309,6 @@ def _repository(row: tuple[Any, ...]) -> RepositoryRecord:
         status,
         state,
         time_of(started),
-        count,
         time_of(completed),
         deleted,
     )

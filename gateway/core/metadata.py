@@ -24,15 +24,18 @@ from sqlalchemy import (
     Update,
     bindparam,
     cast,
+    column,
     delete,
     exists,
     func,
+    literal,
     or_,
     select,
     update,
 )
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.sql.elements import ColumnElement
+from sqlalchemy.sql.selectable import TableValuedAlias
 
 from gateway.core.database import Database, Query, Writer
 from gateway.core.manifests import EMPTY_CONFIG, platforms
@@ -161,12 +164,29 @@ _CATALOG: Final = (
 )
 
 
-def among(dialect: str, column: ColumnElement[Any], parameter: str = "projects") -> ColumnElement[bool]:
-    """Whether *column* is in the JSON list *parameter*: one value, however long the list."""
-    listed = bindparam(parameter, type_=Text())
+def among(dialect: str, member: ColumnElement[Any], parameter: str = "projects") -> ColumnElement[bool]:
+    """Whether *member* is in the JSON list *parameter*: one value, however long the list."""
+    return member.in_(select(_listed(dialect, parameter).c.value))
+
+
+def _listed(dialect: str, parameter: str) -> TableValuedAlias:
+    """The JSON list *parameter* as a table of one column, ``value``."""
+    listed, value = bindparam(parameter, type_=Text()), column("value", Text)
     if dialect == "sqlite":
-        return column.in_(select(func.json_each(listed).table_valued("value").c.value))
-    return column.in_(select(func.json_array_elements_text(cast(listed, JSON))))
+        return func.json_each(listed).table_valued(value)
+    return func.json_array_elements_text(cast(listed, JSON)).table_valued(value).render_derived()
+
+
+def _unowned(dialect: str) -> Select[Any]:
+    """The repositories of nobody that lie at or below one of some projects, each with the project."""
+    project, path = _listed(dialect, "projects"), repositories.c.path
+    # A slash is followed by a zero.
+    below = (path > project.c.value + literal("/")) & (path < project.c.value + literal("0"))
+    return (
+        select(path, project.c.value)
+        .select_from(repositories.join(project, (path == project.c.value) | below))
+        .where(repositories.c.project == "")
+    )
 
 
 def catalog(dialect: str) -> Select[tuple[str]]:
@@ -204,6 +224,7 @@ class MetadataStore:
         self._insert: Callable[[Table], Any] = sqlite.insert if database.dialect == "sqlite" else postgresql.insert
         self._all_repositories = Query(_CATALOG)
         self._some_repositories = Query(catalog(database.dialect))
+        self._unowned = Query(_unowned(database.dialect))
 
     def _now(self) -> int:
         return int(self._clock() * 1000)
@@ -329,6 +350,20 @@ class MetadataStore:
         return [row[0] for row in rows]
 
     # -- writing --------------------------------------------------------------------------------------
+
+    async def adopt(self, projects: Iterable[str]) -> None:
+        """Record as a project's own what lies at or below it and is recorded as nobody's.
+
+        *projects* are known to exist: then nothing else lies there (semantics 5.1). GitLab before 16 does not say which
+        project an image belongs to, nor does any for what was found in a registry and never asked for.
+        """
+        listed = json.dumps(sorted({project.lower() for project in projects}))
+        found = await self._database.rows(self._unowned, projects=listed)
+        if found:
+            async with self._database.write() as writer:
+                for path, project in found:
+                    own = (repositories.c.path == path, repositories.c.project == "")
+                    await writer.run(update(repositories).where(*own).values(project=project))
 
     async def record(self, projects: Mapping[RepositoryName, str]) -> None:
         """Make sure that each repository has a record, as GitLab has from push authorisation on (semantics 3.3.8).

@@ -29,7 +29,18 @@ from gateway.core.streaming import read_bounded
 from gateway.core.tokenserver import TokenServer
 from gateway.errors import ErrorCode, PluginFailedError, RegistryError
 from gateway.oci import Action
-from gateway.plugins import Ability, Access, ApiEndpoint, Asking, Client, Endpoint, Public, Refusal, RequestFacts
+from gateway.plugins import (
+    Ability,
+    About,
+    Access,
+    ApiEndpoint,
+    Asking,
+    Client,
+    Endpoint,
+    Public,
+    Refusal,
+    RequestFacts,
+)
 
 
 class Pipeline:
@@ -204,9 +215,13 @@ class Pipeline:
         if any(answer.missing for answer in answers):
             trace.told += [told(answer) for answer in answers if answer.missing]
             raise endpoint.area.refusal(asking)
-        in_registry = tuple(access for answer in answers for access in _in_registry(answer.access))
+        about = await endpoint.about(asking) if endpoint.about is not None else None
+        asking = replace(asking, about=about)
+        reads = request.method in _READS
+        in_registry = tuple(access for answer in answers for access in _in_registry(answer.access, about, reads=reads))
         repository = next((access.name for access in in_registry), None)
-        facts = RequestFacts(request.method, endpoint.path, repository, None, in_registry, client)
+        tag = about.tag if about is not None else None
+        facts = RequestFacts(request.method, endpoint.path, repository, tag, in_registry, client)
         self._core.access.veto(asking.identity, facts)
         if any(Action.DELETE in access.actions for access in in_registry):
             await self._core.maintenance.require_writable()
@@ -318,12 +333,17 @@ _IN_REGISTRY = {
 }
 
 
-def _in_registry(access: Access) -> Iterable[Access]:
-    """What an access of the REST API is in the registry's words, by which vetoes are written."""
+_READS = frozenset({"GET", "HEAD"})
+
+
+def _in_registry(access: Access, about: About | None, *, reads: bool) -> Iterable[Access]:
+    """What an access of the REST API is in the registry's words, by which vetoes are written: one action."""
     if access.type not in {"project", "group"}:
         return (access,)
-    actions = tuple(dict.fromkeys(_IN_REGISTRY[word] for word in _IN_REGISTRY if word in access.actions))
-    return (Access("repository", access.name, actions),) if actions else ()
+    # The last is what is done, unless it is only read: the others are what whoever does it must see.
+    actions = [_IN_REGISTRY[word] for word in _IN_REGISTRY if word in access.actions]
+    name = about.repository.path if about is not None else access.name
+    return (Access("repository", name, (Action.PULL if reads else actions[-1],)),) if actions else ()
 
 
 _KEPT = ("request_id", "method", "route", "status", "subject", "credential", "denied")

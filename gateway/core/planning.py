@@ -7,10 +7,12 @@ tags go, each is looked at again: one that moved since is left alone.
 from __future__ import annotations
 
 import asyncio
+import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
+from http import HTTPStatus
 from typing import Any, Final
 
 from sqlalchemy import Text, bindparam, select, update
@@ -21,11 +23,11 @@ from gateway.core.dating import Dating
 from gateway.core.deletion import Deletion
 from gateway.core.listing import Listing, time_of
 from gateway.core.metrics import CLEANED_BYTES, CLEANED_TAGS
-from gateway.core.retention import Contents, Tagged
+from gateway.core.retention import Contents, Tagged, paced
 from gateway.core.schema import manifests, references, repositories, tags
-from gateway.errors import InvalidSettingError
+from gateway.errors import ErrorCode, InvalidSettingError, RegistryError
 from gateway.oci import RepositoryName, Tag
-from gateway.plugins import Applied, By, CleanupRules, CleanupState, Images, Plan, Task
+from gateway.plugins import DELETION_BEGUN, Applied, By, CleanupRules, CleanupState, Images, Plan, Task
 
 KIND: Final = "delete tags"
 """The task of a bulk deletion (semantics 6)."""
@@ -41,7 +43,8 @@ _TAGS: Final = Query(
     .where(_of_name)
     .order_by(tags.c.name)
 )
-_MANIFESTS: Final = Query(select(manifests.c.digest, manifests.c.subject).where(_of_name))
+_begun = (manifests.c.annotations == json.dumps(dict(DELETION_BEGUN))) & (manifests.c.layers_size == 0)
+_MANIFESTS: Final = Query(select(manifests.c.digest, manifests.c.subject, _begun).where(_of_name))
 _REFERENCES: Final = Query(
     select(manifests.c.digest, references.c.kind, references.c.digest, references.c.size)
     .select_from(manifests.join(references, references.c.manifest_id == manifests.c.id))
@@ -62,15 +65,23 @@ class Planning:
         self._dating = dating
 
     async def plan(
-        self, name: RepositoryName, rules: CleanupRules, now: datetime, only: Mapping[str, str] | None
+        self,
+        name: RepositoryName,
+        rules: CleanupRules,
+        now: datetime,
+        only: Mapping[str, str] | None,
+        broken: Sequence[Tag] = (),
     ) -> Plan:
-        """Decide about every recorded tag. Raises InvalidSettingError, and RegistryError where a date can't be had."""
+        """Decide about every recorded tag, and the *broken* ones, which have no manifest.
+
+        Raises InvalidSettingError, and RegistryError where a date can't be had.
+        """
         rules.check()
         if rules.by_date:
             named = (await self._listing.tag_names([name]))[name]
             _, undecided, _ = await asyncio.to_thread(retention.choose, named, replace(rules, max_list_size=0))
             await self._dating.date(name, undecided)
-        found = await self._contents(name)
+        found = await self._contents(name, broken)
         # A second of thinking about many thousand tags holds up nobody.
         return await asyncio.to_thread(retention.plan, name, found, rules, now, only)
 
@@ -85,23 +96,27 @@ class Planning:
         async with self._database.write() as writer:
             await writer.run(update(repositories).where(repositories.c.id == number).values(fresh))
 
-    async def _contents(self, name: RepositoryName) -> Contents:
+    async def _contents(self, name: RepositoryName, broken: Sequence[Tag]) -> Contents:
         tagged, recorded, named = [
             await self._database.survey(query, path=name) for query in (_TAGS, _MANIFESTS, _REFERENCES)
         ]
-        return await asyncio.to_thread(_contents, tagged, recorded, named)
+        return await asyncio.to_thread(_contents, tagged, recorded, named, broken)
 
 
-def _contents(tagged: Any, recorded: Any, named: Any) -> Contents:
+def _contents(tagged: Any, recorded: Any, named: Any, broken: Sequence[Tag]) -> Contents:
     children: dict[str, list[str]] = {}
     blobs: dict[str, dict[str, int]] = {}
-    for manifest, kind, digest, size in named:
+    for manifest, kind, digest, size in paced(named):
         if kind == "manifest":
             children.setdefault(manifest, []).append(digest)
         else:
             blobs.setdefault(manifest, {})[digest] = size
-    found = [Tagged(tag, digest, time_of(created), size) for tag, digest, created, size in tagged]
-    return Contents(found, dict(recorded), children, blobs)
+    found = [Tagged(tag, digest, time_of(created), size) for tag, digest, created, size in paced(tagged)]
+    lost = {tag: Tagged(tag, "") for tag in broken} if broken else {}
+    if lost:
+        found = sorted([*(tag for tag in found if tag.name not in lost), *lost.values()])
+    subjects = {digest: subject for digest, subject, _ in paced(recorded)}
+    return Contents(found, subjects, children, blobs, frozenset(digest for digest, _, begun in recorded if begun))
 
 
 async def apply(
@@ -109,35 +124,48 @@ async def apply(
 ) -> Applied:
     """Delete what *plan* removes, for at most *seconds*; companions go with what they belong to.
 
-    Raises RegistryError where the registry can't or won't delete now; *told* has heard what was done until then.
+    A tag that the registry refuses to delete is left, and the others go. Raises RegistryError where it can't or won't
+    delete anything now; *told* has heard what was done until then.
     """
     began = time.monotonic()
     state = Applied(len(plan.removed))
     own = [tag for tag in plan.removed.values() if tag.rule != "companion"]
     companions = [tag.name for tag in plan.removed.values() if tag.rule == "companion"]
     before = {record.name for record in await listing.some(plan.repository, companions)}
-    for number, tag in enumerate(own):
+    for tag in own:
         started = time.monotonic()
-        # The first has its turn in any case: so every run gets somewhere.
-        if number and seconds is not None and started - began >= seconds:
+        # One that can go has its turn in any case: so every run gets somewhere.
+        if state.removed + state.stayed and seconds is not None and started - began >= seconds:
             break
-        if await deletion.tag(plan.repository, Tag(tag.name), by, tag.digest, within=plan.removed):
-            state.removed += 1
-            CLEANED_TAGS.labels(by.how).inc()
-        else:
-            state.stayed += 1
+        try:
+            if await deletion.tag(plan.repository, Tag(tag.name), by, tag.digest, within=plan.removed):
+                state.removed += 1
+                CLEANED_TAGS.labels(by.how).inc()
+            else:
+                state.stayed += 1
+        except RegistryError as error:
+            if not _is_refusal(error):
+                raise
+            state.refused.append(tag.name)
         told(state)
         await asyncio.sleep((time.monotonic() - started) * _AIR)
     else:
         state.finished = True
     left = {record.name for record in await listing.some(plan.repository, companions)}
     state.removed += len(before - left)
-    state.stayed += len(companions) - len(before - left) if state.finished else 0
+    # Those of what was refused stay with it.
+    state.stayed += len(companions) - len(before - left) if state.finished and not state.refused else 0
     CLEANED_TAGS.labels(by.how).inc(len(before - left))
-    if state.finished and not state.stayed:
+    if state.finished and not (state.stayed or state.refused):
         CLEANED_BYTES.labels(by.how).inc(plan.bytes)
     told(state)
     return state
+
+
+def _is_refusal(error: RegistryError) -> bool:
+    """Whether it is about the one tag: not that nobody may delete, or that nothing can be deleted now or at all."""
+    always = {ErrorCode.UNAUTHORIZED, ErrorCode.UNSUPPORTED, ErrorCode.TOOMANYREQUESTS}
+    return error.status < HTTPStatus.INTERNAL_SERVER_ERROR and error.code not in always
 
 
 class BulkDeletion:
@@ -162,9 +190,11 @@ class BulkDeletion:
         )
         by = By(task.by, "bulk delete", str(given.get("address", "")), str(given.get("request_id", "")))
         try:
-            plan = await self._images.plan(name, rules, now=task.ordered_at)
+            plan = await self._images.plan(name, rules, now=task.ordered_at, only=given.get("seen"))
         except InvalidSettingError as error:
             self._log.error("a bulk deletion makes no sense", repository=name, why=str(error))
             return
         done = await self._images.apply(plan, by)
-        self._log.info("tags deleted in bulk", repository=name, subject=task.by, removed=done.removed, plan=plan.id)
+        tell = self._log.error if done.refused else self._log.info
+        trouble = {"why": done.trouble} if done.refused else {}
+        tell("tags deleted in bulk", repository=name, subject=task.by, removed=done.removed, plan=plan.id, **trouble)

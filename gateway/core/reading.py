@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from http import HTTPStatus
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from gateway.core.manifests import read
 from gateway.core.metadata import MetadataStore, Seen
 from gateway.errors import RegistryError
-from gateway.oci import Digest, RepositoryName, Tag
+from gateway.oci import Digest, MediaType, RepositoryName, Tag
 from gateway.plugins import Manifest, TagQuery, Upstream
+
+_MANIFESTS: Final = frozenset(MediaType)
 
 
 class Ask(Protocol):
@@ -33,7 +35,7 @@ class Reading:
     """One reading of a repository that belongs to *project* and had *version* when it began.
 
     It counts the manifests that it recorded, and the tags that it *skipped*: those of manifests that no client of today
-    can pull.
+    can pull. *broken* are the tags whose manifest the upstream has lost.
     """
 
     upstream: Upstream
@@ -44,6 +46,7 @@ class Reading:
     ask: Ask = at_once
     recorded: int = 0
     skipped: int = 0
+    broken: list[Tag] = field(default_factory=list)
 
     async def tags(self) -> list[Tag] | None:
         """All that the upstream lists; None where it has no such repository."""
@@ -70,6 +73,7 @@ class Reading:
                 self.skipped += 1
                 continue
             if head is None:
+                self.broken.append(tag)
                 continue
             waiting = [head.digest]
             while waiting:
@@ -105,7 +109,8 @@ class Reading:
             return None
         if not recorded and await self._note(replace(manifest, details=details)):
             self.recorded += 1
-        return [child.digest for child in details.manifests]
+        # BuildKit's caches are indexes of layers: of a layer Distribution fails to say that it is no manifest.
+        return [child.digest for child in details.manifests if child.media_type in _MANIFESTS]
 
     async def _note(self, manifest: Manifest) -> bool:
         return await self.metadata.note(self.name, self.project, (), manifest, Seen(version=self.version))

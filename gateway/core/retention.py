@@ -7,11 +7,13 @@ stays as long as its subject, and goes with the last tag that leads there; so it
 from __future__ import annotations
 
 import random
+import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeVar
 
 from gateway.oci import Digest, RepositoryName
 from gateway.plugins import CleanupRules, Plan, PlannedTag
@@ -22,6 +24,23 @@ COMPANIONS: Final = ("", ".sig", ".att", ".sbom")
 referrers tag schema, and cosign's."""
 _SHORT: Final = 19
 """Characters of a digest in a sentence."""
+_WORK: Final = 0.0005
+_REST: Final = 0.0001
+"""Seconds of thinking, and of rest after it: it happens in a thread, beside pulls that need the interpreter too."""
+_MOST_HELD: Final = 1_000_000
+"""Blobs that are remembered below manifests to which several lead; below others they are looked for again."""
+
+T = TypeVar("T")
+
+
+def paced(items: Iterable[T]) -> Iterator[T]:
+    """*items*, with a rest now and then. For threads."""
+    since = time.perf_counter()
+    for item in items:
+        yield item
+        if time.perf_counter() - since > _WORK:
+            time.sleep(_REST)
+            since = time.perf_counter()
 
 
 class Tagged(NamedTuple):
@@ -38,12 +57,15 @@ class Contents:
     """What a repository has: *tags* by name, *manifests* with their subjects, and what each is made of.
 
     *children* has the manifests of an index, *blobs* the configs and layers of an image with their sizes in bytes.
+    *interrupted* are manifests that stand for tags whose deletion was begun. The digest of a tag is empty where its
+    manifest is lost.
     """
 
     tags: Sequence[Tagged]
     manifests: Mapping[str, str | None]
     children: Mapping[str, Sequence[str]] = field(default_factory=dict)
     blobs: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    interrupted: AbstractSet[str] = frozenset()
 
     def leads(self) -> Mapping[str, set[str]]:
         """What each manifest leads to, as garbage collection has it: an index to its children, a subject to referrers.
@@ -51,7 +73,7 @@ class Contents:
         Nothing leads back to itself: what names a digest is made after what has it.
         """
         found = {parent: set(children) for parent, children in self.children.items()}
-        for digest, subject in self.manifests.items():
+        for digest, subject in paced(self.manifests.items()):
             if subject is not None:
                 found.setdefault(subject, set()).add(digest)
         return found
@@ -65,6 +87,7 @@ class Decision(NamedTuple):
 
 
 Decisions = dict[str, Decision]
+_INTERRUPTED: Final = Decision("interrupted", "its deletion was begun, and broke off")
 
 
 def stem(digest: str) -> str:
@@ -89,11 +112,18 @@ def plan(
     names = [tag.name for tag in found.tags if tag.name not in belonging]
     decided, chosen, cut = choose(names, rules, seed=f"{name} {now:%Y-%m-%d}")
     by_name = {tag.name: tag for tag in found.tags}
-    going = _dated([by_name[tag] for tag in chosen], rules, now, decided)
+    begun = [by_name[tag] for tag in chosen if by_name[tag].digest in found.interrupted]
+    going = _dated(
+        [by_name[tag] for tag in chosen if by_name[tag].digest not in found.interrupted], rules, now, decided
+    )
     if only is not None:
         going = _confirmed(going, only, decided)
+        # The image that was confirmed is not under the tag any more.
+        begun = _confirmed(begun, {tag.name: tag.digest for tag in begun if tag.name in only}, decided)
+    decided |= {tag.name: _INTERRUPTED for tag in begun}
     said = _said(rules)
     decided |= {tag.name: Decision("matched", said) for tag in going}
+    going += begun
     removed = {tag.name for tag in going}
     removed |= _companions_of(found, leads, going, belonging, decided)
     freed = _Freed(found, leads, removed)
@@ -105,9 +135,9 @@ def plan(
             *decided[tag.name],
             tag.created_at,
             tag.size,
-            freed.by(tag.digest) if tag.name in removed else 0,
+            freed.by[tag.digest] if tag.name in removed else 0,
         )
-        for tag in found.tags
+        for tag in paced(found.tags)
     )
     return Plan(name, now, rules, planned, freed.total, cut)
 
@@ -126,7 +156,7 @@ def choose(names: Sequence[str], rules: CleanupRules, seed: str = "") -> tuple[D
         f"its name does not fit `{rules.name_regex_delete}`" if rules.name_regex_delete else "no pattern removes names"
     )
     left = []
-    for name in names:
+    for name in paced(names):
         if name == "latest":
             decided[name] = Decision("latest", "`latest` is never removed")
         elif not wanted(name):
@@ -197,7 +227,7 @@ def _belonging(found: Contents) -> dict[str, str]:
     """The tags that belong to a manifest of the repository, and to which; of one that is gone they are like others."""
     subjects = {stem(digest): digest for digest in found.manifests}
     belonging = {}
-    for tag in found.tags:
+    for tag in paced(found.tags):
         begins, dot, ending = tag.name.partition(".")
         if begins in subjects and f"{dot}{ending}" in COMPANIONS:
             belonging[tag.name] = subjects[begins]
@@ -236,7 +266,7 @@ class _Leading:
     def __init__(self, leads: Mapping[str, set[str]], digests: Iterable[str]) -> None:
         self._leads = leads
         self._count = Counter[str]()
-        for digest in digests:
+        for digest in paced(digests):
             waiting = [digest]
             while waiting:
                 one = waiting.pop()
@@ -258,34 +288,99 @@ class _Leading:
 # -- what becomes free --------------------------------------------------------------------------------
 
 
+@dataclass(slots=True)
+class _Sum:
+    """The blobs below a manifest as far as they were found: those of what it leads to are *waiting*."""
+
+    digest: str
+    waiting: list[str]
+    blobs: set[str]
+    bytes: int
+
+
 class _Freed:
-    """The blobs that only tags lead to which are *removed*; *total* are their bytes."""
+    """The blobs that only tags lead to which are *removed*; *total* are their bytes.
+
+    *by* has, for each manifest that such a tag points at, the bytes of those that it leads to.
+    """
 
     def __init__(self, found: Contents, leads: Mapping[str, set[str]], removed: set[str]) -> None:
         self._blobs = found.blobs
         self._leads = leads
-        self._kept = self._reached([tag.digest for tag in found.tags if tag.name not in removed], set())
-        self._kept_blobs = {blob for digest in self._kept for blob in self._blobs.get(digest, ())}
-        self._known: dict[str, int] = {}
-        self.total = self._bytes(self._reached([tag.digest for tag in found.tags if tag.name in removed], self._kept))
+        self._kept = set(paced(_walk([tag.digest for tag in found.tags if tag.name not in removed], leads, set())))
+        self._kept_blobs = {blob for digest in paced(self._kept) for blob in self._blobs.get(digest, ())}
+        self.by = dict.fromkeys((tag.digest for tag in found.tags if tag.name in removed), 0)
+        self._sizes: dict[str, int] = {}
+        self._parents = Counter[str]()
+        for digest in paced(_walk(self.by, leads, self._kept)):
+            self._sizes |= self._own(digest)
+            self._parents.update(self._below(digest))
+        self.total = sum(self._sizes.values())
+        self._begun: set[str] = set()
+        self._held: dict[str, _Sum] = {}
+        self._count = 0
+        for one in paced(self._sums(self.by)):
+            if one.digest in self.by:
+                self.by[one.digest] = one.bytes
 
-    def by(self, digest: str) -> int:
-        """The bytes of those that one tag at *digest* leads to."""
-        if digest not in self._known:
-            self._known[digest] = self._bytes(self._reached([digest], self._kept))
-        return self._known[digest]
+    def _own(self, digest: str) -> dict[str, int]:
+        return {blob: size for blob, size in self._blobs.get(digest, {}).items() if blob not in self._kept_blobs}
 
-    def _reached(self, start: Sequence[str], without: set[str]) -> set[str]:
-        seen = set(start) - without
-        waiting = list(seen)
-        while waiting:
-            fresh = self._leads.get(waiting.pop(), set()) - seen - without
-            seen |= fresh
-            waiting += fresh
-        return seen
+    def _below(self, digest: str) -> set[str]:
+        return self._leads.get(digest, set()) - self._kept
 
-    def _bytes(self, digests: Iterable[str]) -> int:
-        sizes: dict[str, int] = {}
-        for digest in digests:
-            sizes |= self._blobs.get(digest, {})
-        return sum(size for blob, size in sizes.items() if blob not in self._kept_blobs)
+    def _sums(self, roots: Iterable[str]) -> Iterator[_Sum]:
+        """*roots* and all that they lead to, each behind what it leads to, and before its blobs go up from there."""
+        for root in roots:
+            stack = [] if root in self._begun or root in self._kept else [self._begin(root)]
+            while stack:
+                here = stack[-1]
+                if here.waiting:
+                    below = here.waiting.pop()
+                    if below in self._begun:
+                        self._add(here, self._held.get(below) or self._looked_for(below))
+                    else:
+                        stack.append(self._begin(below))
+                    continue
+                yield stack.pop()
+                if self._parents[here.digest] and self._count < _MOST_HELD:
+                    self._held[here.digest] = here
+                    self._count += len(here.blobs)
+                if stack:
+                    self._add(stack[-1], here)
+
+    def _begin(self, digest: str) -> _Sum:
+        self._begun.add(digest)
+        own = self._own(digest)
+        return _Sum(digest, list(self._below(digest)), set(own), sum(own.values()))
+
+    def _looked_for(self, digest: str) -> _Sum:
+        blobs = {blob for one in _walk([digest], self._leads, self._kept) for blob in self._own(one)}
+        return _Sum(digest, [], blobs, sum(self._sizes[blob] for blob in blobs))
+
+    def _add(self, here: _Sum, below: _Sum) -> None:
+        """Add the smaller set to the larger: so a chain costs no more than its length, however long it is."""
+        self._parents[below.digest] -= 1
+        mine, theirs = here.blobs, below.blobs
+        if not self._parents[below.digest] and self._held.pop(below.digest, None) is not None:
+            self._count -= len(theirs)
+        if len(theirs) > len(mine):
+            # What others lead to as well is theirs to change.
+            here.blobs = theirs.copy() if self._parents[below.digest] else theirs
+            here.bytes = below.bytes
+            theirs = mine
+        fresh = theirs - here.blobs
+        here.bytes += sum(self._sizes[blob] for blob in fresh)
+        here.blobs |= fresh
+
+
+def _walk(start: Iterable[str], leads: Mapping[str, set[str]], without: AbstractSet[str]) -> Iterator[str]:
+    """*start* and all that it leads to, each once."""
+    seen = set(start) - without
+    waiting = list(seen)
+    while waiting:
+        one = waiting.pop()
+        yield one
+        fresh = leads.get(one, set()) - seen - without
+        seen |= fresh
+        waiting += fresh

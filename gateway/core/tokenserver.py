@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any, Final
@@ -103,7 +104,7 @@ class TokenServer:
         scheme, _, value = request.headers.get("Authorization", "").partition(" ")
         # A Bearer header is not a way in: GitLab looks at Basic alone.
         if scheme.lower() != "basic":
-            return ANONYMOUS
+            return replace(ANONYMOUS, address=client.address)
         try:
             return await self._access.basic(value.strip(), client)
         except InvalidCredentialError as error:

@@ -19,7 +19,7 @@ from gateway.oci import (
 )
 from gateway.plugins.chain import Answer
 from gateway.plugins.hookspecs import GatewaySpecs, hookimpl
-from gateway.plugins.plans import Applied, CleanupRules, Plan, PlannedTag, name_pattern
+from gateway.plugins.plans import DELETION_BEGUN, Applied, Cleanup, CleanupRules, Plan, PlannedTag, name_pattern
 from gateway.plugins.protocols import (
     Backend,
     By,
@@ -67,6 +67,7 @@ from gateway.plugins.types import (
     ALL_ACTIONS,
     ANONYMOUS,
     Ability,
+    About,
     Access,
     ApiAnswer,
     ApiCall,
@@ -110,10 +111,12 @@ from gateway.plugins.types import (
 __all__ = [
     "ALL_ACTIONS",
     "ANONYMOUS",
+    "DELETION_BEGUN",
     "DEPLOY_TOKEN_SCOPES",
     "JOB_CEILING",
     "TOKEN_SCOPES",
     "Ability",
+    "About",
     "Access",
     "Action",
     "Answer",
@@ -129,6 +132,7 @@ __all__ = [
     "Cache",
     "Capability",
     "Chunks",
+    "Cleanup",
     "CleanupRules",
     "CleanupState",
     "Client",

@@ -17,6 +17,7 @@ from contextlib import AbstractAsyncContextManager
 import pluggy
 
 from gateway.oci import Reference, RepositoryName
+from gateway.plugins.plans import Cleanup
 from gateway.plugins.protocols import Backend
 from gateway.plugins.types import (
     Access,
@@ -94,11 +95,12 @@ class GatewaySpecs:
     # -- facts: asked of the sources of identities and projects ------------------------------------
 
     @hookspec(firstresult=True)
-    async def gateway_project(self, candidates: Sequence[str]) -> Project | Unknown | None:
+    async def gateway_project(self, candidates: Sequence[str], identity: Identity | None) -> Project | Unknown | None:
         """Give the facts of the project at the first of *candidates* (lower-case paths) that you know.
 
         Asked by ``naming`` through ``Services.facts``. The first source that knows one of them answers. Unknown is None
-        with the steps that an explanation shows of it.
+        with the steps that an explanation shows of it. *identity* is who asks (None: the gateway itself), for sources
+        that ask elsewhere; the facts must not depend on it.
         """
 
     @hookspec
@@ -168,6 +170,14 @@ class GatewaySpecs:
         """
 
     @hookspec(firstresult=True)
+    async def gateway_cleanup_rules(self, project: Project) -> Cleanup | None:
+        """Say what a run of the project's expiration policy would go by now, enabled or not, if you run policies.
+
+        By these rules a plan is made that is the same wherever it is made. Raises InvalidSettingError where the policy
+        makes no sense. Asked once somebody may run it.
+        """
+
+    @hookspec(firstresult=True)
     async def gateway_run_cleanup(
         self,
         identity: Identity,
@@ -193,11 +203,12 @@ class GatewaySpecs:
         """
 
     @hookspec(firstresult=True)
-    async def gateway_resolve(self, name: RepositoryName) -> Repository | Unresolved | None:
+    async def gateway_resolve(self, name: RepositoryName, identity: Identity | None) -> Repository | Unresolved | None:
         """Say which repository *name* stands for, or why no project owns it.
 
         Asked before authorization. Without a project nothing is granted, and the caller can't tell that from a project
-        that is hidden, unless the reason is public.
+        that is hidden, unless the reason is public. *identity* is who asks, to be handed on to ``Services.facts``; the
+        answer must not depend on it.
         """
 
     @hookspec(firstresult=True)
@@ -223,6 +234,9 @@ class GatewaySpecs:
 
         Asked of every plugin for every request under ``/v2/`` and to plugins' endpoints, also under a token, until one
         answers Deny. The token endpoint asks nobody: what its tokens open is asked here. No I/O; it cannot grant.
+
+        A request to the REST API that is about a repository or a tag names it as the same under ``/v2/`` would; one
+        about all images of a project or group has that path as its repository.
         """
 
     @hookspec(firstresult=True)
@@ -249,13 +263,16 @@ class GatewaySpecs:
     async def gateway_filter_tags(self, identity: Identity, name: RepositoryName, tags: Names) -> Names | None:
         """Say which of *tags* the caller may see; None is all of them.
 
-        Every plugin is asked and a tag is shown only if all agree; it can hide and never add. A hidden tag can't be
-        pulled by name either. Raising shows nothing: 503.
+        Every plugin is asked and a tag is shown only if all agree; it can hide and never add. A hidden tag can be
+        neither pulled nor deleted by name, and a bulk deletion leaves it. Raising shows nothing: 503.
         """
 
     @hookspec
     async def gateway_filter_repositories(self, identity: Identity, names: Names) -> Names | None:
-        """Say which repositories of a catalog page the caller may see; None is all. Combined as tags are."""
+        """Say which repositories of a catalog page, or of a project, the caller may see; None is all.
+
+        Combined as tags are. For the REST API *identity*'s own source is not asked: it has shown the project.
+        """
 
     # -- afterwards: told, not asked -----------------------------------------------------------------
 

@@ -24,6 +24,7 @@ from gateway.errors import ConfigError, InvalidCredentialError, InvalidSettingEr
 from gateway.oci import Action, Reference, RepositoryName
 from gateway.plugins.chain import Answer
 from gateway.plugins.hookspecs import GatewaySpecs
+from gateway.plugins.plans import Cleanup
 from gateway.plugins.protocols import Backend, ManifestStore, Services, Upstream
 from gateway.plugins.types import (
     Access,
@@ -82,6 +83,7 @@ class Plugins:
         self._manager.add_hookspecs(GatewaySpecs)
         self._timeout = timeout
         self._asked: dict[str, tuple[Asked, ...]] = {}
+        self._order: Sequence[str] = ()
         self.backends: dict[str, Backend] = {}
         self.routes: tuple[tuple[tuple[str, ...], str], ...] = ()
         self.default_backend = ""
@@ -98,6 +100,7 @@ class Plugins:
         """
         if any(getattr(plugin, "anonymous", None) == "challenge" for _, plugin in plugins):
             self.anonymous = "challenge"
+        self._order = [name for name, _ in plugins]
         # pluggy calls the plugin registered last first.
         for name, plugin in reversed(plugins):
             yield from _unmarked_hooks(name, plugin)
@@ -200,11 +203,13 @@ class Plugins:
 
     # -- facts --------------------------------------------------------------------------------------
 
-    async def project(self, candidates: Sequence[str]) -> Project | Unknown:
-        """The project at the first of *candidates* that any source knows."""
+    async def project(self, candidates: Sequence[str], identity: Identity | None = None) -> Project | Unknown:
+        """The project at the first of *candidates* that any source knows. *identity* asks; None: the gateway itself."""
         unknown: list[Unknown] = []
         for asked in self._asked["gateway_project"]:
-            answer: Project | Unknown | None = await self._ask(asked, (Project, Unknown), candidates=candidates)
+            answer: Project | Unknown | None = await self._ask(
+                asked, (Project, Unknown), candidates=candidates, identity=identity
+            )
             if isinstance(answer, Project):
                 return replace(answer, source=asked.plugin)
             unknown += [answer] if answer else []
@@ -227,12 +232,30 @@ class Plugins:
         return answer
 
     async def find_project(self, identity: Identity, key: int | str) -> Project | None:
-        """The project that has the number or the path *key*, by the identity's own source; for a nobody by any."""
+        """The project that has the number or the path *key*, by the identity's own source; for a nobody by any.
+
+        None also where the images there belong to an earlier source's project.
+        """
         for asked in self._of(identity, "gateway_find_project"):
             found: Project | None = await self._ask(asked, Project, identity=identity, key=key)
-            if found is not None:
+            if found is not None and await self._owns(asked.plugin, found, identity):
                 return replace(found, source=asked.plugin)
         return None
+
+    async def _owns(self, source: str, project: Project, identity: Identity) -> bool:
+        """Whether the images of *source*'s *project* are its own: the first source that knows a path owns it.
+
+        So naming has it, which tries the paths above a name as well.
+        """
+        earlier = self._order[: self._order.index(source)]
+        parts = project.path.lower().split("/")
+        candidates = ["/".join(parts[:count]) for count in range(len(parts), min(len(parts), _SHORTEST) - 1, -1)]
+        for asked in self._asked["gateway_project"]:
+            if asked.plugin in earlier:
+                question = {"candidates": candidates, "identity": identity}
+                if isinstance(await self._ask(asked, (Project, Unknown), **question), Project):
+                    return False
+        return True
 
     async def find_group(self, identity: Identity, key: int | str) -> Group | None:
         """The group that has the number or the path *key*, likewise."""
@@ -250,11 +273,12 @@ class Plugins:
         return Standing()
 
     async def group_projects(self, identity: Identity, group: Group) -> Sequence[Project]:
-        """Every project below *group*, by the source that knows it."""
+        """Every project below *group*, by the source that knows it, whose images are its own."""
         for asked in self._asked["gateway_group_projects"]:
             if asked.plugin == group.source:
                 found = await self._ask(asked, Sequence, identity=identity, group=group) or ()
-                return [replace(project, source=asked.plugin) for project in found]
+                own = [project for project in found if await self._owns(asked.plugin, project, identity)]
+                return [replace(project, source=asked.plugin) for project in own]
         return ()
 
     async def profile(self, identity: Identity) -> Profile | None:
@@ -283,6 +307,10 @@ class Plugins:
         """Change the project's policy. Raises InvalidSettingError."""
         question = {"identity": identity, "project": project, "attributes": attributes}
         return await self._first("gateway_set_expiration_policy", ExpirationPolicy, **question)
+
+    async def cleanup_rules(self, project: Project) -> Cleanup | None:
+        """What a run of the project's policy goes by. Raises InvalidSettingError."""
+        return await self._first("gateway_cleanup_rules", Cleanup, project=project)
 
     async def run_cleanup(self, identity: Identity, project: Project, *, confirm: bool) -> Mapping[str, str] | None:
         """Have the project's policy run soon. Raises InvalidSettingError."""
@@ -319,10 +347,13 @@ class Plugins:
 
     async def decide(self, identity: Identity, asked: Sequence[Access]) -> tuple[Answer, ...] | Refusal:
         """What *identity* may do: every name resolved, all accesses put as one question, each answer only narrowed."""
-        return await self.authorize(identity, [await self.resolved(access) for access in asked])
+        return await self.authorize(identity, [await self.resolved(access, identity) for access in asked])
 
-    async def resolved(self, access: Access) -> Access:
-        """*access* with the repository that its name stands for, or with the reason why it stands for none."""
+    async def resolved(self, access: Access, identity: Identity | None = None) -> Access:
+        """*access* with the repository that its name stands for, or with the reason why it stands for none.
+
+        *identity* asks; None: the gateway itself.
+        """
         if access.type != "repository":
             return access
         try:
@@ -331,7 +362,7 @@ class Plugins:
             why = Unresolved(Reason("naming", str(error)), public=True)
             return Access(access.type, access.name, access.actions, unresolved=why)
         found: Repository | Unresolved | None = await self._first(
-            "gateway_resolve", (Repository, Unresolved), name=name
+            "gateway_resolve", (Repository, Unresolved), name=name, identity=identity
         )
         if isinstance(found, Unresolved):
             return Access(access.type, access.name, access.actions, unresolved=found)
@@ -377,10 +408,9 @@ class Plugins:
         """Whether any plugin may hide tags."""
         return bool(self._asked["gateway_filter_tags"])
 
-    @property
-    def hides_repositories(self) -> bool:
-        """Whether any plugin may hide repositories."""
-        return bool(self._asked["gateway_filter_repositories"])
+    def hides_repositories(self, identity: Identity) -> bool:
+        """Whether any plugin may hide repositories of a project that the source of *identity* shows it."""
+        return any(asked.plugin != identity.source for asked in self._asked["gateway_filter_repositories"])
 
     @property
     def vetoes(self) -> bool:
@@ -446,8 +476,13 @@ class Plugins:
         return bool(await self._filtered("gateway_filter_tags", (tag,), identity=identity, name=name, names="tags"))
 
     async def filter_repositories(self, identity: Identity, names: Names) -> Names:
-        """Those of *names* that every plugin lets *identity* see."""
+        """Those of *names*, anybody's, that every plugin lets *identity* see."""
         return await self._filtered("gateway_filter_repositories", names, identity=identity, names="names")
+
+    async def seen_repositories(self, identity: Identity, names: Names) -> Names:
+        """Those of *names*, whose project *identity* was shown by its source, that every other plugin lets it see."""
+        hook = "gateway_filter_repositories"
+        return await self._filtered(hook, names, identity=identity, names="names", decided=identity.source)
 
     # -- afterwards ---------------------------------------------------------------------------------
 
@@ -486,11 +521,16 @@ class Plugins:
                 return answer
         return None
 
-    async def _filtered(self, hook: str, found: Names, *, names: str, **question: object) -> list[str]:
+    async def _filtered(
+        self, hook: str, found: Names, *, names: str, decided: str | None = None, **question: object
+    ) -> list[str]:
+        """What every plugin lets through of *found*; *decided*: the plugin that has said so already."""
         shown = list(found)
         for asked in self._asked[hook]:
             if not shown:
                 break
+            if asked.plugin == decided:
+                continue
             answer = await self._ask(asked, Sequence, **question, **{names: tuple(shown)})
             if answer is not None:
                 seen = set(answer)
@@ -525,9 +565,12 @@ class Plugins:
         return answer
 
 
+_SHORTEST: Final = 2
+"""Components of the shortest path of a project (semantics 5.1)."""
 _MAY_SAY: Final[Mapping[str, type[Exception]]] = {
     "gateway_authenticate": InvalidCredentialError,
     "gateway_set_expiration_policy": InvalidSettingError,
+    "gateway_cleanup_rules": InvalidSettingError,
     "gateway_run_cleanup": InvalidSettingError,
 }
 

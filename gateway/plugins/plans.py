@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import cached_property
 from typing import Any, Final, Literal, Self
@@ -16,9 +16,22 @@ from gateway.oci import Digest, RepositoryName
 from gateway.plugins.types import ExpirationPolicy
 
 _LONGEST_PATTERN: Final = 2048
-"""Characters of a pattern: what is compiled while others wait takes some milliseconds at most."""
+"""Characters of a pattern."""
+DELETION_BEGUN: Final[Mapping[str, str]] = {"org.opencontainers.image.description": "this tag is being deleted"}
+"""The annotations of an image that a backend puts under a tag in order to delete it alone, and of no other: where the
+deletion broke off, a cleanup completes it.
+"""
+_LONGEST_TROUBLE: Final = 1000
+"""Characters of what is said of tags that could not be deleted (semantics 6)."""
+_LARGEST_PATTERN: Final = 512 * 1024
+"""Bytes for what a pattern is compiled to: a class of letters in it may become thousands of instructions. What is
+compiled while others wait then takes some milliseconds, and is refused in as many.
+"""
 _QUIET: Final = re2.Options()
 _QUIET.log_errors = False
+_SMALL: Final = re2.Options()
+_SMALL.log_errors = False
+_SMALL.max_mem = _LARGEST_PATTERN
 
 
 def name_pattern(pattern: str) -> Callable[[str], bool]:
@@ -29,8 +42,8 @@ def name_pattern(pattern: str) -> Callable[[str], bool]:
     if len(pattern) > _LONGEST_PATTERN:
         raise ValueError(f"longer than {_LONGEST_PATTERN} characters")
     try:
-        # Alone first: what the anchors would mend is as wrong.
-        re2.compile(pattern, _QUIET)
+        # Alone first: what the anchors would mend is as wrong. Matching has more memory: with little it is slow.
+        re2.compile(pattern, _SMALL)
         search = re2.compile(rf"\A{pattern}\z", _QUIET).search
     except re2.error as error:
         said = error.args[0] if error.args else ""
@@ -93,6 +106,7 @@ Rule = Literal[
     "no_match",
     "kept_by_pattern",
     "not_listed",
+    "interrupted",
     "newest",
     "undated",
     "not_older",
@@ -100,7 +114,9 @@ Rule = Literal[
     "companion",
     "matched",
 ]
-"""What decided about a tag. The last two also remove; a companion is what belongs to another image (a signature)."""
+"""What decided about a tag. Three also remove: ``interrupted`` (its deletion was begun and broke off), ``companion``
+(it belongs to another image, as a signature does) and ``matched``.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +124,8 @@ class PlannedTag:
     """What becomes of one tag, by which rule, and in a sentence.
 
     *bytes* are those of the configs and layers that only tags lead to which go, this one among them: what several of
-    these share counts for each. *size* is the sum of the layers, None for an index.
+    these share counts for each. *size* is the sum of the layers, None for an index. *digest* is empty where another
+    registry has lost the manifest.
     """
 
     name: str
@@ -184,14 +201,32 @@ class Plan:
         }
 
 
+@dataclass(frozen=True, slots=True)
+class Cleanup:
+    """What a run of a project's cleanup policy goes by: its *rules*, and the plans that it has stopped at.
+
+    *waiting* has, by repository, the ids of plans that wait for somebody to confirm them.
+    """
+
+    rules: CleanupRules
+    waiting: Mapping[str, str]
+
+
 @dataclass(slots=True)
 class Applied:
     """How far a plan is applied: of *planned* tags some are *removed*.
 
-    Those that *stayed* point at another image by now, or were gone. *finished*: no tag is left to be looked at.
+    Those that *stayed* point at another image by now, or were gone; *refused* are those that the registry would not
+    delete. *finished*: no tag is left to be looked at.
     """
 
     planned: int
     removed: int = 0
     stayed: int = 0
     finished: bool = False
+    refused: list[str] = field(default_factory=list)
+
+    @property
+    def trouble(self) -> str:
+        """What GitLab says of those that were refused (semantics 6); empty where none was."""
+        return f"could not delete tags: {', '.join(self.refused)}"[:_LONGEST_TROUBLE] if self.refused else ""

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from gateway.oci import ByteRange, Descriptor, Digest, ManifestDetails, Reference, RepositoryName, Tag
-from gateway.plugins.plans import Applied, CleanupRules, Plan
+from gateway.plugins.plans import Applied, Cleanup, CleanupRules, Plan
 
 if TYPE_CHECKING:
     from gateway.plugins.chain import Answer
@@ -300,8 +300,11 @@ class Metadata(ManifestStore, Protocol):
 class Facts(Protocol):
     """What the sources of identities and projects know. Each question goes to the one source that may answer it."""
 
-    async def project(self, candidates: Sequence[str]) -> Project | Unknown | None:
-        """The project at the first of *candidates* (lower-case paths) where there is one; else what sources asked."""
+    async def project(self, candidates: Sequence[str], identity: Identity | None = None) -> Project | Unknown | None:
+        """The project at the first of *candidates* (lower-case paths) where there is one; else what sources asked.
+
+        *identity* is who asks; None: the gateway itself.
+        """
         ...
 
     async def standing(self, identity: Identity, project: Project) -> Standing:
@@ -348,6 +351,10 @@ class Facts(Protocol):
         self, identity: Identity, project: Project, attributes: Mapping[str, object]
     ) -> ExpirationPolicy | None:
         """Change it; None where nobody keeps policies. Raises InvalidSettingError."""
+        ...
+
+    async def cleanup_rules(self, project: Project) -> Cleanup | None:
+        """What a run of the policy would go by now; None: nobody runs policies. Raises InvalidSettingError."""
         ...
 
     async def run_cleanup(self, identity: Identity, project: Project, *, confirm: bool) -> Mapping[str, str] | None:
@@ -502,7 +509,6 @@ class RepositoryRecord:
     status: str | None
     cleanup_state: str
     cleanup_started_at: datetime | None
-    tags_count: int
     cleanup_completed_at: datetime | None = None
     cleanup_deleted: int = 0
 
@@ -557,7 +563,8 @@ def nobody_watches(state: Applied) -> None:
 class Images(Protocol):
     """The management of images, over every backend. What may be done was decided before it is asked.
 
-    Each method may raise RegistryError: 503 and others where the registry behind can't be asked.
+    What an identity sees is what no plugin hides from it. Of repositories its own source is not asked: it has decided
+    about their project. Each method may raise RegistryError: 503 and others where the registry behind can't be asked.
     """
 
     async def repositories(
@@ -569,8 +576,8 @@ class Images(Protocol):
         """
         ...
 
-    async def repository(self, number: int) -> RepositoryRecord | None:
-        """The repository that has the number."""
+    async def repository(self, identity: Identity, number: int) -> RepositoryRecord | None:
+        """The repository that has the number, if *identity* sees it."""
         ...
 
     async def named(self, name: RepositoryName) -> RepositoryRecord | None:
@@ -589,6 +596,14 @@ class Images(Protocol):
 
     async def tag_names(self, identity: Identity, names: Sequence[RepositoryName]) -> Mapping[str, Sequence[str]]:
         """All tags of several repositories that *identity* sees, by byte: one question for all."""
+        ...
+
+    async def tag_counts(self, identity: Identity, names: Sequence[RepositoryName]) -> Mapping[str, int]:
+        """How many tags of several repositories *identity* sees: one question for all."""
+        ...
+
+    async def seen(self, identity: Identity, name: RepositoryName) -> Mapping[str, str] | None:
+        """The tags that *identity* sees, with their digests; None: nothing is hidden from anybody."""
         ...
 
     async def tag(self, identity: Identity, name: RepositoryName, tag: Tag) -> TagRecord | None:
@@ -675,8 +690,8 @@ class Tasks(Protocol):
         """
         ...
 
-    async def add(self, kind: str, subject: str, payload: Mapping[str, Any], by: str) -> int:
-        """Promise it; it begins soon. Returns its number."""
+    async def add(self, kind: str, subject: str, payload: Mapping[str, Any], by: str, *, after: float = 0) -> int:
+        """Promise it; it begins soon, but not within *after* seconds. Returns its number."""
         ...
 
 

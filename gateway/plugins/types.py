@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from aiohttp import web
 
     from gateway.plugins.chain import Answer
+    from gateway.plugins.protocols import RepositoryRecord
 
 ALL_ACTIONS: Final = frozenset(Action)
 Steps = Callable[[], "Sequence[Step]"]
@@ -132,7 +133,8 @@ class Identity:
     *ceiling* is the most that the credential may ever do (semantics 2.2 and 2.3).
     *title* and *scopes* are for people to read, in an explanation: what the credential is called, and the scopes that
     its ceiling comes from; *steps* say what the source asked elsewhere to know this. They and *credential*, which is
-    for the source that made the identity and nobody else, do not survive into a token.
+    for the source that made the identity and nobody else, do not survive into a token. *address* is where a nobody is,
+    for sources that ask elsewhere as them; what somebody came with, and from where, only their source knows.
     """
 
     source: str | None
@@ -146,6 +148,7 @@ class Identity:
     scopes: tuple[str, ...] = field(default=(), compare=False)
     credential: object = field(default=None, repr=False, compare=False)
     steps: Steps = field(default=tuple, repr=False, compare=False)
+    address: str = field(default="", compare=False)
 
     @property
     def anonymous(self) -> bool:
@@ -154,7 +157,7 @@ class Identity:
 
 
 ANONYMOUS: Final = Identity(None, CredentialKind.NONE, "", "", frozenset({Action.PULL}))
-"""Nobody: the caller who presents no credential. May at most pull (semantics 2.2)."""
+"""Nobody: the caller who presents no credential. May at most pull (semantics 2.2). That of a request has an address."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -362,7 +365,11 @@ class TagPage:
 
 @dataclass(frozen=True, slots=True)
 class RequestFacts:
-    """What a veto can see of a request: its method, route, repository, reference and the accesses it needs."""
+    """What a veto can see of a request: its method, route, repository, reference and the accesses it needs.
+
+    Also of the REST API *accesses* are those of a registry, such as ``delete`` of a repository. A request there that is
+    about all images of a project, or of a group, has that path as its repository.
+    """
 
     method: str
     route: str
@@ -408,6 +415,16 @@ class Asking:
     """Reads the body, of at most that many bytes. Raises RegistryError: 413 for more, 400 where it breaks off, 408."""
     answers: tuple[Answer, ...] = ()
     """What was decided of the accesses that the endpoint needs, in their order; all are granted."""
+    about: About | None = None
+    """The image that it is about, where it is about one."""
+
+
+@dataclass(frozen=True, slots=True)
+class About:
+    """What a request to an ApiEndpoint is about, which vetoes are shown: a repository, or one tag of it."""
+
+    repository: RepositoryRecord
+    tag: Tag | None = None
 
 
 class Area(Protocol):
@@ -433,8 +450,9 @@ class Area(Protocol):
 class ApiEndpoint:
     """An HTTP endpoint of an Area.
 
-    *needs* finds out what the request is about and which accesses it needs (Public: none, and why); it may raise
-    RegistryError where there is nothing. The core decides them and asks for vetoes before *handler* runs.
+    *needs* finds out which accesses the request needs (Public: none, and why), *about* then, once they are granted,
+    which image it is about (None: whatever the accesses name). Both may raise RegistryError where there is nothing. The
+    core decides in between, and asks for vetoes before *handler* runs.
     """
 
     method: str
@@ -442,6 +460,7 @@ class ApiEndpoint:
     area: Area
     needs: Public | Callable[[Asking], Awaitable[Sequence[Access]]]
     handler: Callable[[Asking], Awaitable[web.StreamResponse]]
+    about: Callable[[Asking], Awaitable[About]] | None = None
 
 
 @dataclass(frozen=True, slots=True)

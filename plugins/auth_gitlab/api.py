@@ -15,7 +15,6 @@ from urllib.parse import quote
 from gateway.plugins import (
     DEPLOY_TOKEN_SCOPES,
     JOB_CEILING,
-    Cache,
     Credential,
     CredentialKind,
     Group,
@@ -29,21 +28,22 @@ from gateway.plugins import (
     Visibility,
     ceiling,
 )
-from plugins.auth_gitlab.client import GitLab, UnavailableError
+from plugins.auth_gitlab.client import GitLab, shaped
 from plugins.auth_gitlab.config import Config
-from plugins.auth_gitlab.held import Held, profile_of
+from plugins.auth_gitlab.held import ITSELF, Asker, Held, profile_of
 from plugins.auth_gitlab.questions import ROLES, Questions
+from plugins.auth_gitlab.strangers import Strangers
 from plugins.auth_gitlab.trail import Trail
 
 
 class Facts:
     """Asks for one fact at a time, and remembers it as long as the operator allows."""
 
-    def __init__(self, config: Config, gitlab: GitLab, cache: Cache, source: str) -> None:
+    def __init__(self, config: Config, gitlab: GitLab, strangers: Strangers, source: str) -> None:
         assert config.service_token is not None
         self._config = config
         self._gitlab = gitlab
-        self._cache = cache
+        self._strangers = strangers
         self._source = source
         self._service_token = config.service_token.get_secret_value()
 
@@ -65,12 +65,12 @@ class Facts:
 
         async def ask(questions: Questions) -> Any:
             before()
-            found = await questions.recognised(credential)
+            found = await questions.recognised(credential, asker.address)
             await after(found is not None)
             return found
 
-        trail = Trail(self._source)
-        found = await self._known(trail, key, ask, nothing=self._config.remember_refusals)
+        trail, asker = Trail(self._source), Asker(None, address)
+        found = await self._known(trail, key, ask, asker, nothing=self._config.remember_refusals)
         if found is None:
             return Unknown(trail.steps)
         if "refused" in found:
@@ -94,11 +94,11 @@ class Facts:
 
     # -- projects and roles -----------------------------------------------------------------------------
 
-    async def project(self, candidates: Sequence[str]) -> Project | Unknown:
-        """The project at the first of *candidates* that GitLab has."""
+    async def project(self, candidates: Sequence[str], asker: Asker = ITSELF) -> Project | Unknown:
+        """The project at the first of *candidates* that GitLab has. *asker* causes the questions."""
         trail = Trail(self._source)
         for path in candidates:
-            found = await self._fact(trail, f"project {path}", partial(Questions.project, path=path))
+            found = await self._fact(trail, f"project {path}", partial(Questions.project, path=path), asker)
             if found is not None:
                 return Project(
                     found["path"],
@@ -156,26 +156,30 @@ class Facts:
 
     # -- asking -----------------------------------------------------------------------------------------
 
-    async def _fact(self, trail: Trail, name: str, ask: Callable[[Questions], Awaitable[Any]]) -> Any:
-        return await self._known(trail, f"gitlab fact {self._config.url} {name}".encode(), ask)
+    async def _fact(
+        self, trail: Trail, name: str, ask: Callable[[Questions], Awaitable[Any]], asker: Asker = ITSELF
+    ) -> Any:
+        return await self._known(trail, f"gitlab fact {self._config.url} {name}".encode(), ask, asker)
 
     async def _known(
         self,
         trail: Trail,
         key: bytes,
         ask: Callable[[Questions], Awaitable[Any]],
+        asker: Asker,
         nothing: timedelta | None = None,
     ) -> Any:
         """What *ask* finds, remembered with how it was found; nothing is remembered for a time of its own."""
 
         async def remember() -> Remembered:
             questions = Questions(self._gitlab, self._service_token)
-            found = await ask(questions)
+            with shaped("its REST API"):
+                found = await ask(questions)
             life = self._config.remember if found or nothing is None else nothing
             known = {"found": found, "asked": questions.asked}
             return Remembered(json.dumps(known).encode(), life.total_seconds(), stale=False)
 
-        recalled = await self._cache.remember(key, remember, on=UnavailableError)
+        recalled = await self._strangers.remember(key, remember, asker)
         known = json.loads(recalled.value)
         trail.add(known["asked"], recalled.source)
         return known["found"]

@@ -12,8 +12,8 @@ from pydantic import SecretStr
 from gateway.plugins import Credential, Health
 from plugins.auth_gitlab.client import GitLab, UnavailableError
 from plugins.auth_gitlab.config import Config
+from plugins.auth_gitlab.held import HERE
 
-HERE: Final = "127.0.0.1"
 _SKEW: Final = 60.0
 _AGAIN: Final = 5.0
 """Seconds after which what was wrong is looked at again; readiness is probed more often."""
@@ -84,7 +84,7 @@ class Checks:
         return ""
 
     async def _version(self, secret: SecretStr) -> tuple[int, str]:
-        status, found = await self._gitlab.rest("GET", "version", {"PRIVATE-TOKEN": secret.get_secret_value()})
+        status, _, found = await self._gitlab.rest("GET", "version", {"PRIVATE-TOKEN": secret.get_secret_value()})
         return status, str(found.get("version")) if isinstance(found, dict) else ""
 
 

@@ -6,8 +6,8 @@ import asyncio
 import json
 import ssl
 import time
-from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
@@ -31,6 +31,8 @@ MAX_RELAYED: Final = 8 * 1024 * 1024
 """Bytes of an answer that is for a client: a page of 100 projects has some 500 KiB."""
 _FAILURES: Final = 5
 """Failures in a row after which GitLab is left alone for a while."""
+_CHOSEN: Final = ("projects/", "groups/")
+"""What lies below these in the REST API, some client chose."""
 _KEYS_AGAIN: Final = 10.0
 _REST: Final = 5.0
 """Seconds of that while; then one question tries again."""
@@ -38,6 +40,19 @@ _REST: Final = 5.0
 
 class UnavailableError(LookupError):
     """GitLab can't be asked now: it is slow, down, overloaded or answers nonsense. *why* is for operators."""
+
+
+class UnansweredError(UnavailableError):
+    """GitLab answers this one question with what is no answer. That says nothing of others."""
+
+
+class ThrottledError(UnansweredError):
+    """GitLab has heard too much of this caller (429). *retry_after* is its header; *address* is where they are."""
+
+    def __init__(self, where: str, retry_after: str | None, address: str) -> None:
+        super().__init__(f"it answers 429 at {where}")
+        self.retry_after = retry_after
+        self.address = address
 
 
 class MisconfiguredError(UnavailableError):
@@ -101,18 +116,18 @@ class GitLab:
             )
         return await self._guarded(self._get(query, headers))
 
-    async def rest(self, method: str, path: str, headers: Mapping[str, str], body: object = None) -> tuple[int, Any]:
-        """Ask GitLab's REST API: the status, and the JSON (None where there is none). Raises UnavailableError."""
+    async def rest(
+        self, method: str, path: str, headers: Mapping[str, str], body: object = None
+    ) -> tuple[int, Mapping[str, str], Any]:
+        """Ask GitLab's REST API: status, headers, and the JSON (None where there is none). Raises UnavailableError."""
         return await self._guarded(self._rest(method, path, headers, body))
 
     async def relay(self, call: ApiCall, headers: Mapping[str, str]) -> tuple[int, Mapping[str, str], bytes]:
         """Put a client's request to the REST API: status, headers and body. Raises UnavailableError where it fails.
 
-        A failing page that a client chose is no reason to leave GitLab alone.
+        That GitLab has heard too much of them (429) is an answer.
         """
-        status, found, body = await self._guarded(self._relay(call, headers))
-        _require_answer(status, body, MAX_RELAYED, "its REST API")
-        return status, found, body
+        return await self._guarded(self._relay(call, headers))
 
     async def _guarded(self, question: Coroutine[Any, Any, T]) -> T:
         if time.monotonic() < self._rest_until:
@@ -121,6 +136,9 @@ class GitLab:
         try:
             async with self._at_once, asyncio.timeout(self._config.timeout.total_seconds()):
                 answer = await question
+        except UnansweredError:
+            # A page that a client chose, or one that they have asked for too often, is no reason to leave GitLab alone.
+            raise
         except MisconfiguredError as error:
             self.trouble = str(error)
             raise
@@ -136,7 +154,9 @@ class GitLab:
         self._failures, self.trouble = 0, ""
         return answer
 
-    async def _rest(self, method: str, path: str, headers: Mapping[str, str], body: object) -> tuple[int, Any]:
+    async def _rest(
+        self, method: str, path: str, headers: Mapping[str, str], body: object
+    ) -> tuple[int, Mapping[str, str], Any]:
         assert self._session is not None
         url = URL(
             f"{self._config.url}/api/v4/{path}" if not path.startswith("/") else self._config.url + path, encoded=True
@@ -147,14 +167,18 @@ class GitLab:
         ) as answer:
             text = await _read(answer.content, MAX_ANSWER)
             self.skew = skew(answer.headers.get("Date"), time.time())
-            status = answer.status
-        _require_answer(status, text, MAX_ANSWER, path)
+            status, found = answer.status, answer.headers
+        where = path.partition("?")[0]
+        if status == HTTPStatus.TOO_MANY_REQUESTS:
+            raise _throttled(where, found, headers)
+        failure = UnansweredError if path.startswith(_CHOSEN) else UnavailableError
+        _require_answer(status, text, MAX_ANSWER, where, failure)
         try:
-            return status, json.loads(text) if text else None
-        except ValueError:
+            return status, found, json.loads(text) if text else None
+        except ValueError as error:
             if status == HTTPStatus.OK:
-                raise
-            return status, None
+                raise failure(f"its answer at {where} is not JSON") from error
+            return status, found, None
 
     async def _relay(self, call: ApiCall, headers: Mapping[str, str]) -> tuple[int, Mapping[str, str], bytes]:
         assert self._session is not None
@@ -167,6 +191,8 @@ class GitLab:
         ) as answer:
             body = await _read(answer.content, MAX_RELAYED)
             self.skew = skew(answer.headers.get("Date"), time.time())
+        if answer.status != HTTPStatus.TOO_MANY_REQUESTS:
+            _require_answer(answer.status, body, MAX_RELAYED, "its REST API", UnansweredError)
         return answer.status, answer.headers, body
 
     async def id_token(self, token: str, audience: str, issuer: str) -> Mapping[str, Any]:
@@ -229,7 +255,7 @@ class GitLab:
         url = URL(f"{self._config.url}/jwt/auth").with_query(query)
         async with self._session.get(url, headers=headers, proxy=self._config.proxy, allow_redirects=False) as answer:
             body = await _read(answer.content, MAX_ANSWER)
-            status = answer.status
+            status, found = answer.status, answer.headers
             self.skew = skew(answer.headers.get("Date"), time.time())
         if len(body) > MAX_ANSWER:
             raise UnavailableError("its answer has no end")
@@ -243,13 +269,15 @@ class GitLab:
                 f"GitLab answers 404 at {self._config.url}/jwt/auth ({said}): enable its container registry "
                 f"(gitlab_rails['registry_enabled']) and check `url` and `service` ({self._config.service})"
             )
-        if (
-            HTTPStatus.BAD_REQUEST <= status < HTTPStatus.INTERNAL_SERVER_ERROR
-            and status != HTTPStatus.TOO_MANY_REQUESTS
-        ):
+        if status == HTTPStatus.TOO_MANY_REQUESTS:
+            raise _throttled("/jwt/auth", found, headers)
+        if HTTPStatus.BAD_REQUEST <= status < HTTPStatus.INTERNAL_SERVER_ERROR:
             # It takes the question for malformed, whatever came from the client: no reason to leave GitLab alone.
             return Reply(status, {})
-        raise UnavailableError(f"it answers {status}")
+        failure = (
+            UnansweredError if HTTPStatus.MULTIPLE_CHOICES <= status < HTTPStatus.BAD_REQUEST else UnavailableError
+        )
+        raise failure(f"it answers {status} at /jwt/auth")
 
     def _claims(self, token: object) -> dict[str, Any]:
         if not isinstance(token, str):
@@ -280,10 +308,29 @@ async def _read(content: aiohttp.StreamReader, most: int) -> bytes:
     return found
 
 
-def _require_answer(status: int, body: bytes, most: int, where: str) -> None:
-    failed = status >= HTTPStatus.INTERNAL_SERVER_ERROR or status == HTTPStatus.TOO_MANY_REQUESTS
-    if failed or HTTPStatus.MULTIPLE_CHOICES <= status < HTTPStatus.BAD_REQUEST or len(body) > most:
-        raise UnavailableError(f"it answers {status} at {where}")
+def _require_answer(status: int, body: bytes, most: int, where: str, failure: type[UnavailableError]) -> None:
+    """Raise *failure* for a page that is none, and UnansweredError for a redirection, which is never followed."""
+    if HTTPStatus.MULTIPLE_CHOICES <= status < HTTPStatus.BAD_REQUEST:
+        raise UnansweredError(f"it answers {status} at {where}")
+    if status >= HTTPStatus.INTERNAL_SERVER_ERROR or len(body) > most:
+        raise failure(f"it answers {status} at {where}")
+
+
+def _throttled(where: str, found: Mapping[str, str], sent: Mapping[str, str]) -> UnansweredError:
+    address = sent.get("X-Forwarded-For")
+    if address is None:
+        # No client's question: GitLab has heard too much of the service token.
+        return UnansweredError(f"it answers 429 to the service token at {where}")
+    return ThrottledError(where, found.get("Retry-After"), address)
+
+
+@contextmanager
+def shaped(where: str) -> Iterator[None]:
+    """Raises UnansweredError where the block can't make anything of the answer of GitLab that it reads."""
+    try:
+        yield
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise UnansweredError(f"its answer at {where} has another shape than GitLab's: {error!r}") from error
 
 
 def skew(date: str | None, now: float) -> float:

@@ -67,6 +67,8 @@ class Config(Model):
     id_tokens: IdTokens | None = None
     failed_logins: int = Field(default=10, ge=1)
     failed_logins_within: Duration = timedelta(minutes=1)
+    anonymous_questions: int = Field(default=300, ge=1)
+    anonymous_questions_within: Duration = timedelta(minutes=1)
 
     @model_validator(mode="after")
     def _servant(self) -> Self:

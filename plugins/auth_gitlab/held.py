@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from gateway.plugins import Credential, CredentialKind, Profile, Scheme
+from gateway.plugins import Credential, CredentialKind, Identity, Profile, Scheme
 
 JOB_USERNAME: Final = "gitlab-ci-token"
 _ANY_USERNAME: Final = "oauth2"
 """GitLab ignores the username beside an access token, and 14.x takes an OAuth token under this one (semantics 2.1)."""
 HERE: Final = "127.0.0.1"
+"""Where a question comes from that no client has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,37 @@ class Held:
     def headers(self) -> Mapping[str, str] | None:
         """The headers by which the REST API knows the credential; None: it takes no such one."""
         return rest_headers(self.credential, self.kind)
+
+
+@dataclass(frozen=True, slots=True)
+class Asker:
+    """Who causes a question, and as whom GitLab is asked: the bearer of *held*, or nobody.
+
+    *address* is where they are, for GitLab to hear. A *stranger* presented no credential.
+    """
+
+    held: Held | None
+    address: str
+    stranger: bool = False
+
+    @property
+    def headers(self) -> Mapping[str, str] | None:
+        """The headers of a question to the REST API; None: it takes no such credential."""
+        shown = {} if self.held is None else self.held.headers
+        return None if shown is None else {**shown, "X-Forwarded-For": self.address}
+
+
+ITSELF: Final = Asker(None, HERE)
+"""The gateway."""
+
+
+def asker_of(identity: Identity) -> Asker | None:
+    """As whom GitLab is asked for *identity*; None: there is nothing to ask with."""
+    if identity.anonymous:
+        # A nobody with an id came with a job token, where none is taken.
+        return Asker(None, identity.address or HERE, stranger=bool(identity.address) and not identity.id)
+    held = identity.credential
+    return Asker(held, held.address or HERE) if isinstance(held, Held) else None
 
 
 def rest_headers(credential: Credential, kind: CredentialKind = CredentialKind.UNKNOWN) -> Mapping[str, str] | None:

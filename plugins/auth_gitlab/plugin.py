@@ -54,11 +54,19 @@ from gateway.plugins import (
 from plugins.auth_gitlab import rules
 from plugins.auth_gitlab.api import Facts
 from plugins.auth_gitlab.checks import Checks
-from plugins.auth_gitlab.client import GitLab, MisconfiguredError, Reply, UnavailableError, certificate_key
+from plugins.auth_gitlab.client import (
+    GitLab,
+    MisconfiguredError,
+    Reply,
+    ThrottledError,
+    UnavailableError,
+    certificate_key,
+)
 from plugins.auth_gitlab.config import Config as _Config
 from plugins.auth_gitlab.config import IdTokenRule, IdTokens
-from plugins.auth_gitlab.held import HERE, JOB_USERNAME, Held, cache_key
+from plugins.auth_gitlab.held import HERE, ITSELF, JOB_USERNAME, Asker, Held, asker_of, cache_key
 from plugins.auth_gitlab.rest import Rest
+from plugins.auth_gitlab.strangers import ADDRESSES, Strangers
 from plugins.auth_gitlab.trail import told
 
 T = TypeVar("T")
@@ -68,10 +76,12 @@ _QUERY: Final = 6000
 """Scopes, and characters of them, in one question: GitLab's web server takes a request line of some 8 KiB."""
 _SCOPE_SIZE: Final = 70
 """Characters of a scope beside its name, and what its slashes and colons grow by when they are encoded."""
-_ADDRESSES: Final = 10_000
 _LONGEST: Final = 5000
 """Characters of a username and password together: the web server before GitLab takes headers of 8 KiB, in base64."""
 _FORBIDDEN: Final = "access forbidden"
+_THROTTLED: Final = "GitLab takes no more requests from you for now; try again later"
+_LATER: Final = "5"
+"""Seconds after which one may ask again, where GitLab does not say."""
 _KNOWN: Final = {HTTPStatus.OK, HTTPStatus.FORBIDDEN}
 """The statuses for a credential that GitLab recognises (semantics 3.2)."""
 _KINDS: Final = {str(kind): kind for kind in CredentialKind}
@@ -106,9 +116,10 @@ class Plugin:
         self._services = services
         self._gitlab = GitLab(config)
         self._checks = Checks(config, self._gitlab, services.log)
-        self._facts = Facts(config, self._gitlab, services.cache, services.name) if config.mode == "api" else None
-        self._rest = Rest(config, services, self._gitlab, self._facts, self._grants)
-        self._failed: TTLCache[str, int] = TTLCache(_ADDRESSES, config.failed_logins_within.total_seconds())
+        self._strangers = Strangers(config, services.cache)
+        self._facts = Facts(config, self._gitlab, self._strangers, services.name) if config.mode == "api" else None
+        self._rest = Rest(config, services, self._gitlab, self._facts, self._grants, strangers=self._strangers)
+        self._failed: TTLCache[str, int] = TTLCache(ADDRESSES, config.failed_logins_within.total_seconds())
 
     # -- start-up -----------------------------------------------------------------------------------
 
@@ -164,9 +175,11 @@ class Plugin:
         if self._facts is not None:
             return await self._by_facts(self._facts, credential, client)
 
+        asker = Asker(None, client.address or HERE)
+
         async def ask() -> Remembered:
             self._refuse_throttled(credential, client)
-            reply = await self._gitlab.ask(credential, (), client.address)
+            reply = await self._gitlab.ask(credential, (), asker.address)
             if reply.status not in _KNOWN:
                 await self._count_failure(client)
                 negative = self._config.remember_refusals.total_seconds()
@@ -180,7 +193,7 @@ class Plugin:
             }
             return Remembered(_json(known), _life(reply, self._config))
 
-        recalled = await self._remembered(cache_key(b"login", credential), ask)
+        recalled = await self._remembered(cache_key(b"login", credential), ask, asker)
         found = json.loads(recalled.value)
 
         def steps() -> tuple[Step]:
@@ -204,23 +217,23 @@ class Plugin:
         )
 
     async def _by_facts(self, facts: Facts, credential: Credential, client: Client) -> Identity | Unknown:
-        try:
-            return await facts.identity(
+        return await self._available(
+            facts.identity(
                 credential,
                 cache_key(b"api login", credential),
-                client.address,
+                client.address or HERE,
                 before=lambda: self._refuse_throttled(credential, client),
                 after=lambda good: self._forgive(client) if good else self._count_failure(client),
             )
-        except UnavailableError as error:
-            raise self._unavailable(error) from error
+        )
 
     @hookimpl
-    async def gateway_project(self, candidates: Sequence[str]) -> Project | Unknown | None:
+    async def gateway_project(self, candidates: Sequence[str], identity: Identity | None) -> Project | Unknown | None:
         """In mode ``api`` the project at the first of *candidates* that GitLab has."""
         if self._facts is None:
             return None
-        return await self._available(self._facts.project(candidates))
+        asker = asker_of(identity) if identity is not None else None
+        return await self._available(self._facts.project(candidates, asker or ITSELF))
 
     @hookimpl
     async def gateway_standing(self, identity: Identity, project: Project) -> Standing | None:
@@ -305,7 +318,7 @@ class Plugin:
         granted: dict[tuple[str, str], _Grant] = {}
         asked = [access for access in accesses if _is_askable(access)]
         for part in _batches(asked):
-            found = await self._granted(identity, part)
+            found = await self._granted(asker_of(identity), part)
             if isinstance(found, Refusal):
                 return found
             granted |= found
@@ -321,28 +334,27 @@ class Plugin:
         access = Access("repository", name, (action,))
         if not _is_askable(access):
             return False
-        found = await self._granted(identity, [access])
+        found = await self._granted(asker_of(identity), [access])
         return not isinstance(found, Refusal) and action in found.get((access.type, access.name), _NONE).actions
 
     async def _granted(
-        self, identity: Identity, accesses: Sequence[Access]
+        self, asker: Asker | None, accesses: Sequence[Access]
     ) -> Mapping[tuple[str, str], _Grant] | Refusal:
-        held = identity.credential if isinstance(identity.credential, Held) else None
-        if held is None and not identity.anonymous:
+        if asker is None:
             return {}
         # Never an action that the client did not ask for: asking for push makes repository records in GitLab.
         scopes = sorted({_scope(access) for access in accesses})
-        credential, address = (held.basic, held.address) if held else (None, HERE)
+        credential = asker.held.basic if asker.held is not None else None
 
         async def ask() -> Remembered:
-            reply = await self._gitlab.ask(credential, scopes, address)
+            reply = await self._gitlab.ask(credential, scopes, asker.address)
             if reply.status == HTTPStatus.OK:
                 known: dict[str, Any] = {"status": 200, "access": reply.claims.get("access", [])}
                 return Remembered(_json(known), _life(reply, self._config), stale=_only_pulls(scopes))
             negative = self._config.remember_refusals.total_seconds()
             return Remembered(_json({"status": reply.status, "message": reply.message}), negative, stale=False)
 
-        recalled = await self._remembered(cache_key(b"grant", credential, *scopes), ask)
+        recalled = await self._remembered(cache_key(b"grant", credential, *scopes), ask, asker)
         found = json.loads(recalled.value)
         if found["status"] == HTTPStatus.FORBIDDEN and found["message"] not in {"", _FORBIDDEN}:
             # GitLab ends a request as a whole for a protected path (semantics 3.2.7).
@@ -371,10 +383,10 @@ class Plugin:
             return [name for name in names if Action.PULL in rules.allowed(identity.credential.rules, name)]
         if self._facts is not None:
             return [] if identity.id.startswith("id_token:") else None
-        asking = identity if isinstance(identity.credential, Held) or identity.anonymous else _NOBODY
+        asker = asker_of(identity) or Asker(None, identity.address or HERE)
         shown: list[str] = []
         for part in _batches([Access("repository", name, (Action.PULL,)) for name in names]):
-            found = await self._granted(asking, part)
+            found = await self._granted(asker, part)
             if not isinstance(found, Refusal):
                 shown += [
                     access.name
@@ -386,23 +398,23 @@ class Plugin:
     # -- asking ---------------------------------------------------------------------------------------
 
     async def _available(self, answer: Awaitable[T]) -> T:
-        """*answer*, or 503 where GitLab can't be asked for it."""
+        """*answer*, or 503 where GitLab can't be asked for it, and 429 where it has heard too much of the caller."""
         try:
             return await answer
         except UnavailableError as error:
             raise self._unavailable(error) from error
 
-    async def _remembered(self, key: bytes, ask: Callable[[], Any]) -> Recalled:
+    async def _remembered(self, key: bytes, ask: Callable[[], Any], asker: Asker) -> Recalled:
         stale = self._config.stale_if_error.total_seconds()
-        try:
-            return await self._services.cache.remember(key, ask, stale=stale, on=UnavailableError)
-        except UnavailableError as error:
-            raise self._unavailable(error) from error
+        return await self._available(self._strangers.remember(key, ask, asker, stale=stale))
 
     def _unavailable(self, error: UnavailableError) -> RegistryError:
+        if isinstance(error, ThrottledError):
+            headers = {"Retry-After": error.retry_after or _LATER}
+            return RegistryError(ErrorCode.TOOMANYREQUESTS, _THROTTLED, headers=headers, why=str(error))
         level = self._services.log.error if isinstance(error, MisconfiguredError) else self._services.log.warning
         level("GitLab could not be asked", why=str(error))
-        return RegistryError(ErrorCode.UNAVAILABLE, headers={"Retry-After": "5"}, why=str(error))
+        return RegistryError(ErrorCode.UNAVAILABLE, headers={"Retry-After": _LATER}, why=str(error))
 
     def _refuse_throttled(self, credential: Credential, client: Client) -> None:
         """GitLab bans an address that fails too often; whoever fails here too often does not reach it (2.6)."""
@@ -427,7 +439,6 @@ class Plugin:
         return hmac.digest(self._services.key, cache_key(b"id", credential), sha256).hex()[:16]
 
 
-_NOBODY: Final = Identity(None, CredentialKind.NONE, "", "", frozenset({Action.PULL}))
 _NONE: Final = _Grant()
 
 

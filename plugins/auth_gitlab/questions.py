@@ -7,7 +7,7 @@ from http import HTTPStatus
 from typing import Any, Final
 from urllib.parse import quote, urlsplit
 
-from gateway.plugins import Credential, CredentialKind, Role, Scheme
+from gateway.plugins import Credential, CredentialKind, RegistryLevel, Role, Scheme, Visibility
 from plugins.auth_gitlab.client import GitLab, UnavailableError
 from plugins.auth_gitlab.held import JOB_USERNAME, rest_headers
 
@@ -28,22 +28,25 @@ class Questions:
 
     # -- who ------------------------------------------------------------------------------------------
 
-    async def recognised(self, credential: Credential) -> dict[str, Any] | None:
-        """Who presents *credential*; under ``refused`` why this GitLab or service token can't tell."""
+    async def recognised(self, credential: Credential, address: str) -> dict[str, Any] | None:
+        """Who presents *credential* at *address*; under ``refused`` why this GitLab or service token can't tell."""
         secret = credential.password.get_secret_value()
         if not secret.isascii() or not secret.isprintable():
             # No token is like that, and no header could carry it.
             return None
+        place = {"X-Forwarded-For": address}
         if credential.username == JOB_USERNAME:
-            status, job = await self._ask("GET", "job", {"JOB-TOKEN": secret}, said=_job)
+            status, job = await self._ask("GET", "job", {"JOB-TOKEN": secret, **place}, said=_job)
             if status == HTTPStatus.OK and job.get("status") == "running" and job.get("user"):
                 number = job["pipeline"]["project_id"]
                 return await self._user(job["user"]["id"], CredentialKind.JOB_TOKEN, (), f"job:{{id}}:{number}")
-        status, token = await self._ask("GET", "/oauth/token/info", {"Authorization": f"Bearer {secret}"}, said=_scopes)
+        shown = {"Authorization": f"Bearer {secret}", **place}
+        status, token = await self._ask("GET", "/oauth/token/info", shown, said=_scopes)
         if status == HTTPStatus.OK:
             scopes = token.get("scope") or token.get("scopes") or ()
             return await self._user(token["resource_owner_id"], CredentialKind.OAUTH, scopes, "user:{id}")
-        status, token = await self._ask("GET", "personal_access_tokens/self", {"PRIVATE-TOKEN": secret}, said=_personal)
+        shown = {"PRIVATE-TOKEN": secret, **place}
+        status, token = await self._ask("GET", "personal_access_tokens/self", shown, said=_personal)
         if status == HTTPStatus.OK and token.get("active"):
             return await self._user(
                 token["user_id"], CredentialKind.PERSONAL_ACCESS_TOKEN, token["scopes"], "user:{id}"
@@ -140,7 +143,7 @@ class Questions:
                 record, scopes, number = token, token["scopes"], token["user_id"]
         status, user = await self._ask("GET", "user", headers, said=_user)
         if status == HTTPStatus.OK:
-            number = user["id"]
+            number = int(user["id"])
         elif status == HTTPStatus.UNAUTHORIZED:
             return None
         else:
@@ -176,6 +179,8 @@ class Questions:
 
     async def project_at(self, key: str) -> dict[str, Any] | None:
         """The project that has the number or the path *key*, wherever GitLab has moved it; None where there is none."""
+        if not is_key(key):
+            return None
         status, found = await self._servants(f"projects/{quote(key, safe='')}", said=_project)
         return facts_of(found) if status == HTTPStatus.OK else None
 
@@ -231,7 +236,7 @@ class Questions:
         *,
         said: Callable[[Any], str],
     ) -> tuple[int, Any]:
-        status, found = await self._gitlab.rest(method, path, headers, body)
+        status, _, found = await self._gitlab.rest(method, path, headers, body)
         words = said(found) if status == HTTPStatus.OK else ""
         self.asked.append(f"{method} /{path.partition('?')[0].removeprefix('/')} → {status} {words}".rstrip())
         return status, found
@@ -287,14 +292,19 @@ def _project(found: Mapping[str, Any]) -> str:
     return f"{found['path_with_namespace']}, {found.get('visibility')}, registry {_level(found)}{archived}"
 
 
+def is_key(wanted: int | str) -> bool:
+    """Whether *wanted* can name a project or group: no part of a path is empty or leads elsewhere."""
+    return not any(part in {"", ".", ".."} for part in str(wanted).split("/"))
+
+
 def facts_of(project: Mapping[str, Any]) -> dict[str, Any]:
-    """What is kept of a project as GitLab shows it."""
+    """What is kept of a project as GitLab shows it. Raises what an answer of another shape leads to: see ``shaped``."""
     return {
-        "path": project["path_with_namespace"],
-        "visibility": project["visibility"],
-        "level": _level(project),
+        "path": str(project["path_with_namespace"]),
+        "visibility": Visibility(project["visibility"]),
+        "level": RegistryLevel(_level(project)),
         "archived": bool(project.get("archived")),
-        "id": project["id"],
+        "id": int(project["id"]),
     }
 
 

@@ -10,6 +10,7 @@ import hmac
 import json
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from hashlib import sha256
@@ -19,7 +20,6 @@ from urllib.parse import unquote
 
 from gateway.plugins import (
     ALL_ACTIONS,
-    ANONYMOUS,
     JOB_CEILING,
     Ability,
     Access,
@@ -47,10 +47,11 @@ from gateway.plugins import (
 )
 from plugins.auth_gitlab.api import Facts
 from plugins.auth_gitlab.callers import LONGEST, Callers, project_of
-from plugins.auth_gitlab.client import GitLab, UnavailableError
+from plugins.auth_gitlab.client import GitLab, shaped
 from plugins.auth_gitlab.config import Config
-from plugins.auth_gitlab.held import HERE, Held, cache_key, profile_of
+from plugins.auth_gitlab.held import HERE, ITSELF, Asker, Held, asker_of, cache_key, profile_of
 from plugins.auth_gitlab.questions import Questions
+from plugins.auth_gitlab.strangers import Strangers
 from plugins.auth_gitlab.trail import Trail
 
 Granted = Callable[[Identity, str, Action], Awaitable[bool]]
@@ -59,6 +60,7 @@ Granted = Callable[[Identity, str, Action], Awaitable[bool]]
 _PASSED_BACK: Final = (
     "Content-Type",
     "Link",
+    "Retry-After",
     "X-Total",
     "X-Total-Pages",
     "X-Page",
@@ -75,7 +77,14 @@ class Rest:
     """Answers the hooks of the REST API."""
 
     def __init__(
-        self, config: Config, services: Services, gitlab: GitLab, facts: Facts | None, granted: Granted
+        self,
+        config: Config,
+        services: Services,
+        gitlab: GitLab,
+        facts: Facts | None,
+        granted: Granted,
+        *,
+        strangers: Strangers,
     ) -> None:
         self._config = config
         self._services = services
@@ -83,7 +92,8 @@ class Rest:
         self._gitlab = gitlab
         self._facts = facts
         self._granted = granted
-        self._callers = Callers(config, gitlab, services.cache)
+        self._strangers = strangers
+        self._callers = Callers(config, gitlab, services.cache, strangers)
         token = config.service_token
         self._service_token = token.get_secret_value() if token is not None else None
 
@@ -101,12 +111,12 @@ class Rest:
 
         async def ask(questions: Questions) -> Any:
             before()
-            found = await questions.presented(credential, client.address, facts=self._facts is not None)
+            found = await questions.presented(credential, asker.address, facts=self._facts is not None)
             await after(found is not None)
             return found
 
-        trail = Trail(self._source)
-        found = await self._asked(trail, cache_key(b"rest login", credential), ask, self._config.remember)
+        trail, asker = Trail(self._source), Asker(None, client.address or HERE)
+        found = await self._asked(trail, cache_key(b"rest login", credential), ask, self._config.remember, asker)
         if found is None:
             return Unknown(trail.steps)
         if "refused" in found:
@@ -153,24 +163,27 @@ class Rest:
             return await self._known(trail, wanted)
         if job is not None and job.home_path and _is_home(job, wanted):
             return Project(job.home_path, Visibility.PRIVATE, id=job.home, steps=trail.steps)
-        found = await self._callers.project(trail, _shown(identity), wanted)
-        if found is None or self._facts is None:
+        asker = _shown(identity)
+        found = await self._callers.project(trail, asker, wanted) if asker is not None else None
+        if asker is None or found is None or self._facts is None:
             return project_of(found, trail) if found is not None else None
-        return await self._known(trail, found["id"])
+        return await self._known(trail, found["id"], asker)
 
-    async def _known(self, trail: Trail, wanted: int | str) -> Project | None:
+    async def _known(self, trail: Trail, wanted: int | str, asker: Asker = ITSELF) -> Project | None:
         """The project with all that the service token is shown of it."""
         ask = partial(Questions.project_at, key=str(wanted))
-        found = await self._asked(trail, self._fact(f"project at {wanted}"), ask, LONGEST)
+        found = await self._asked(trail, self._fact(f"project at {wanted}"), ask, LONGEST, asker)
         return project_of(found, trail) if found is not None else None
 
     async def find_group(self, identity: Identity, wanted: int | str) -> Group | None:
         """The group, where GitLab shows it to *identity*."""
-        return await self._callers.group(Trail(self._source), _shown(identity), wanted)
+        asker = _shown(identity)
+        return await self._callers.group(Trail(self._source), asker, wanted) if asker is not None else None
 
     async def group_projects(self, identity: Identity, group: Group) -> Sequence[Project]:
         """The projects below *group* that GitLab shows *identity*: to who lists the group's images, all."""
-        return await self._callers.group_projects(Trail(self._source), _shown(identity), group.id)
+        asker = _shown(identity)
+        return await self._callers.group_projects(Trail(self._source), asker, group.id) if asker is not None else ()
 
     async def policy(self, project: Project) -> ExpirationPolicy | None:
         """The project's expiration policy, where the service token is shown one."""
@@ -178,7 +191,10 @@ class Rest:
             return None
         ask = partial(Questions.policy, project=project.id)
         found = await self._asked(Trail(self._source), self._fact(f"policy {project.id}"), ask, LONGEST)
-        return _policy(found) if isinstance(found, dict) else None
+        if not isinstance(found, dict):
+            return None
+        with shaped(f"projects/{project.id}"):
+            return _policy(found)
 
     # -- what may be done, in mode jwt ------------------------------------------------------------------
 
@@ -199,7 +215,8 @@ class Rest:
         if job is not None and job.home == project.id:
             role = await self._job_role(trail, identity)
             return frozenset({Ability.READ, *await self._of_images(trail, identity, project, role, wanted)})
-        found = await self._callers.project(trail, _shown(identity), project.id or 0)
+        asker = _shown(identity)
+        found = await self._callers.project(trail, asker, project.id or 0) if asker is not None else None
         if found is None or found["id"] != project.id:
             return frozenset()
         allowed = {Ability.READ}
@@ -214,7 +231,10 @@ class Rest:
         self, trail: Trail, identity: Identity, project: Project, role: int | None, wanted: frozenset[Ability]
     ) -> set[Ability]:
         """Of what is wanted of the images, what GitLab allows. *role* is a number, None where it can't be relied on."""
-        if not wanted & _OF_IMAGES or not await self._callers.lists(trail, identity, f"projects/{project.id}"):
+        asker = asker_of(identity)
+        if asker is None or not wanted & _OF_IMAGES:
+            return set()
+        if not await self._callers.lists(trail, asker, f"projects/{project.id}"):
             return set()
         allowed = {Ability.READ_IMAGES}
         if wanted <= allowed | {Ability.READ, Ability.ADMIN}:
@@ -246,11 +266,12 @@ class Rest:
     async def _of_group(
         self, trail: Trail, identity: Identity, group: Group, wanted: frozenset[Ability]
     ) -> frozenset[Ability]:
-        found = await self._callers.group(trail, _shown(identity), group.id)
-        if found is None or found.id != group.id:
+        asker = _shown(identity)
+        found = await self._callers.group(trail, asker, group.id) if asker is not None else None
+        if asker is None or found is None or found.id != group.id:
             return frozenset()
         lists = Ability.READ_IMAGES in wanted and _job(identity) is None
-        if lists and await self._callers.lists(trail, identity, f"groups/{group.id}"):
+        if lists and await self._callers.lists(trail, asker, f"groups/{group.id}"):
             return frozenset({Ability.READ, Ability.READ_IMAGES})
         return frozenset({Ability.READ})
 
@@ -258,16 +279,16 @@ class Rest:
 
     async def relay(self, identity: Identity, call: ApiCall) -> ApiAnswer | None:
         """GitLab's answer to *call* under the credential of *identity*; None where it has none for the REST API."""
-        held = identity.credential if isinstance(identity.credential, Held) else None
-        headers = {} if identity.anonymous else held.headers if held is not None else None
-        if headers is None:
+        asker = asker_of(identity)
+        headers = asker.headers if asker is not None else None
+        if asker is None or headers is None:
             return None
         if not _stays_below(call.path):
             raise RegistryError(ErrorCode.UNSUPPORTED, "404 Not Found", status=HTTPStatus.NOT_FOUND)
-        address = held.address if held is not None else HERE
-        status, found, body = await self._gitlab.relay(call, {**headers, "X-Forwarded-For": address})
-        if status == HTTPStatus.UNAUTHORIZED and held is not None:
-            await self._services.cache.forget(cache_key(b"rest login", held.credential))
+        self._strangers.count(asker)
+        status, found, body = await self._gitlab.relay(call, headers)
+        if status == HTTPStatus.UNAUTHORIZED and asker.held is not None:
+            await self._services.cache.forget(cache_key(b"rest login", asker.held.credential))
         back = {name: found[name] for name in _PASSED_BACK if name in found}
         if "Link" in back and self._services.external_url is not None:
             # GitLab's links lead to GitLab: the next page shall be asked for here.
@@ -280,18 +301,24 @@ class Rest:
         return f"gitlab rest {self._config.url} {name}".encode()
 
     async def _asked(
-        self, trail: Trail, name: bytes, ask: Callable[[Questions], Awaitable[Any]], life: timedelta
+        self,
+        trail: Trail,
+        name: bytes,
+        ask: Callable[[Questions], Awaitable[Any]],
+        life: timedelta,
+        asker: Asker = ITSELF,
     ) -> Any:
         """What *ask* finds, remembered with how it was found for *life* at most; nothing, for a time of its own."""
 
         async def remember() -> Remembered:
             questions = Questions(self._gitlab, self._service_token)
-            found = await ask(questions)
+            with shaped("its REST API"):
+                found = await ask(questions)
             longest = self._config.remember if found is not None else self._config.remember_refusals
             known = {"found": found, "asked": questions.asked}
             return Remembered(json.dumps(known).encode(), min(life, longest).total_seconds(), stale=False)
 
-        recalled = await self._services.cache.remember(name, remember, on=UnavailableError)
+        recalled = await self._strangers.remember(name, remember, asker)
         known = json.loads(recalled.value)
         trail.add(known["asked"], recalled.source)
         return known["found"]
@@ -303,9 +330,10 @@ def _job(identity: Identity) -> Held | None:
     return held if isinstance(held, Held) and held.home is not None else None
 
 
-def _shown(identity: Identity) -> Identity:
+def _shown(identity: Identity) -> Asker | None:
     """As whom GitLab is asked for a project or group: to a job it shows what it shows to nobody."""
-    return ANONYMOUS if _job(identity) is not None else identity
+    asker = asker_of(identity)
+    return asker if asker is None or _job(identity) is None else replace(asker, held=None)
 
 
 def _is_home(job: Held, wanted: int | str) -> bool:

@@ -12,6 +12,7 @@ from typing import Any, Final
 from urllib.parse import urlencode
 
 from gateway.plugins import (
+    DELETION_BEGUN,
     Descriptor,
     Digest,
     ErrorCode,
@@ -200,7 +201,7 @@ class Manifests:
         there = self._names.upstream(name)
         if isinstance(reference, Digest):
             return await self._delete(there, reference)
-        if await self._get("HEAD", there, reference) is None:
+        if await self._get("HEAD", there, reference) is None and not await self._lists(name, reference):
             return False
         if self._clock() >= self._no_tag_deletion_until:
             answer = await self._client.fetch("DELETE", self._client.at(there, f"manifests/{reference}"), delete(there))
@@ -209,10 +210,19 @@ class Manifests:
             if answer.status == HTTPStatus.NOT_FOUND:
                 return False
             if answer.status not in {HTTPStatus.BAD_REQUEST, HTTPStatus.METHOD_NOT_ALLOWED}:
-                raise unexpected(answer)
+                raise unexpected(answer, ErrorCode.DENIED)
             self._no_tag_deletion_until = self._clock() + _AGAIN
         await self._replace_and_delete(there, reference)
         return True
+
+    async def _lists(self, name: RepositoryName, tag: Tag) -> bool:
+        """Whether there is such a tag: there may be one though its manifest is lost."""
+        last = ""
+        while page := await self.tags(name, TagQuery(last=last)):
+            if tag in page.tags or not page.more or not page.tags or page.tags[-1] > tag:
+                return tag in page.tags
+            last = page.tags[-1]
+        return False
 
     async def _delete(self, there: str, digest: Digest) -> bool:
         answer = await self._client.fetch("DELETE", self._client.at(there, f"manifests/{digest}"), delete(there))
@@ -226,7 +236,7 @@ class Manifests:
         """Put a manifest that nothing else is under *tag*, and delete that: so the tag goes and its siblings stay.
 
         Distribution 2.8 deletes by digest alone, and with it every tag of the manifest. Where this is interrupted, the
-        tag stands for a manifest that says so, and deleting the tag again completes it.
+        tag stands for a manifest that says so, and deleting the tag again completes it, as a cleanup does.
         """
         unique = json.dumps({"deleted": tag, "nonce": secrets.token_hex(16)}).encode()
         config = Digest.of(unique)
@@ -241,7 +251,7 @@ class Manifests:
                 "mediaType": _OCI_MANIFEST,
                 "config": {"mediaType": "application/vnd.oci.empty.v1+json", "digest": config, "size": len(unique)},
                 "layers": [],
-                "annotations": {"org.opencontainers.image.description": "this tag is being deleted"},
+                "annotations": dict(DELETION_BEGUN),
             }
         ).encode()
         await self._put_under(there, tag, _OCI_MANIFEST, content)

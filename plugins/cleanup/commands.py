@@ -108,7 +108,9 @@ def run(
         def watch(record: RepositoryRecord, state: Applied) -> None:
             if record.path not in bars:
                 bars[record.path] = progress.add_task(record.path)
-            progress.update(bars[record.path], total=state.planned, completed=state.removed + state.stayed)
+            progress.update(
+                bars[record.path], total=state.planned, completed=state.removed + state.stayed + len(state.refused)
+            )
 
         done = asyncio.run(_ran(ctx.obj, project, config, repository, plans=plans, force=yes, watch=watch))
     if as_json:
@@ -130,7 +132,7 @@ def confirm(ctx: typer.Context, project: ProjectPath, *, config: ConfigFile, as_
         return
     for name, one in confirmed.items():
         sys.stdout.write(f"{name}: {one.remove} of {one.total} tags will be removed, as planned at {one.at}\n")
-    sys.stdout.write("A gateway that serves does it within seconds, unless its policy is run at this moment.\n")
+    sys.stdout.write("A gateway that serves does it within seconds, or once its policy is run nowhere else.\n")
 
 
 # -- what they do -------------------------------------------------------------------------------------
@@ -274,6 +276,6 @@ def _problem(project: str, done: Outcome) -> str:
             remedy = f"`registry-gateway cleanup confirm {project}`, or run it with --yes"
             return f"{done.repository}: {done.planned} of {done.total} tags: {done.why}: {remedy}"
         case "unfinished":
-            return f"{done.repository}: not all was done in the time of one run; run it again"
+            return f"{done.repository}: not all was done; run it again"
         case _:
             return f"{done.repository}: {done.why}"

@@ -12,9 +12,9 @@ from gateway.plugins import Duration, Model
 class Config(Model):
     """Every *interval* policies that are due are run, of at most *concurrency* projects at once (0: never).
 
-    One repository's tags are deleted for at most *delete_timeout* before the next has its turn. *max_delete_percent*:
-    a run that would delete a larger share of a repository's tags waits until somebody confirms it; None: none does.
-    *max_list_size*: so many tags are looked at in one run, as GitLab does; 0: all.
+    So many in each worker. One repository's tags are deleted for at most *delete_timeout* before the next has its turn.
+    *max_delete_percent*: a run that would delete a larger share of a repository's tags waits until somebody confirms
+    it; None: none does. *max_list_size*: so many tags are looked at in one run, as GitLab does; 0: all.
     """
 
     interval: Duration = timedelta(hours=1)

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import UTC, datetime
 
-from gateway.plugins import ExpirationPolicy, Identity, InvalidSettingError, Job, Project, Services, hookimpl
+from gateway.plugins import Cleanup, ExpirationPolicy, Identity, InvalidSettingError, Job, Project, Services, hookimpl
 from plugins.cleanup.commands import commands
 from plugins.cleanup.config import Config as _Config
 from plugins.cleanup.policies import Policies, StoppedPlans
@@ -40,7 +40,9 @@ class Plugin:
     @hookimpl
     def gateway_jobs(self) -> Iterable[Job]:
         """Run what is due; not at all with a concurrency of 0 (semantics 7.3)."""
-        return [Job("run cleanup policies", self.config.interval, self.runs.run_due)] if self.config.concurrency else []
+        if not self.config.concurrency:
+            return []
+        return [Job("run cleanup policies", self.runs.often, self.runs.watch, removes=True)]
 
     @hookimpl
     async def gateway_expiration_policy(self, project: Project) -> ExpirationPolicy:
@@ -53,6 +55,16 @@ class Plugin:
     ) -> ExpirationPolicy:
         """Keep the project's policy; its interval begins anew."""
         return await self._policies.change(project.path.lower(), attributes, identity.subject, datetime.now(UTC))
+
+    @hookimpl
+    async def gateway_cleanup_rules(self, project: Project) -> Cleanup | None:
+        """The rules of the project's policy, and what waits for a confirmation."""
+        policy = await self.services.facts.expiration_policy(project)
+        if policy is None:
+            return None
+        records = await self.services.images.repositories_of([project.path.lower()])
+        waiting = await self.stopped.waiting([record.path for record in records])
+        return Cleanup(self.runs.rules(policy), {name: one.id for name, one in waiting.items()})
 
     @hookimpl
     async def gateway_run_cleanup(

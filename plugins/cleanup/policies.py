@@ -81,7 +81,8 @@ class Policies:
 class Stopped:
     """A plan that would delete more than may go unasked: *remove* of *total* tags, those of *tags* with their digests.
 
-    *at* is ISO 8601. *confirmed_by*: somebody has confirmed it, and it is carried out.
+    *at* is ISO 8601. *confirmed_by*: somebody has confirmed it, and it is carried out. *cut*: not all tags were looked
+    at.
     """
 
     id: str
@@ -90,6 +91,7 @@ class Stopped:
     total: int
     tags: Mapping[str, str]
     confirmed_by: str | None = None
+    cut: bool = False
 
 
 class StoppedPlans:
@@ -109,7 +111,7 @@ class StoppedPlans:
         if found is not None and (found.value["id"] == plan.id or found.value["confirmed_by"] is not None):
             return False
         tags = {name: str(tag.digest) for name, tag in plan.removed.items()}
-        waits = Stopped(plan.id, plan.made_at.isoformat(), len(tags), len(plan.tags), tags)
+        waits = Stopped(plan.id, plan.made_at.isoformat(), len(tags), len(plan.tags), tags, cut=plan.cut)
         version = found.version if found is not None else 0
         return await self._documents.put(_STOPPED, plan.repository, asdict(waits), "cleanup", version=version)
 

@@ -25,7 +25,8 @@ _ALLOWED: Final[Mapping[str, Sequence[object]]] = {
 }
 _PATTERNS: Final = ("name_regex", "name_regex_keep")
 _SETTINGS: Final = ("enabled", *_ALLOWED, *_PATTERNS)
-_BEGUN: Final = frozenset({"scheduled", "unfinished", "ongoing"})
+_RUNNING: Final = frozenset({"scheduled", "ongoing"})
+_BEGUN: Final = _RUNNING | {"unfinished"}
 
 
 def changed(policy: ExpirationPolicy, attributes: Mapping[str, object], now: datetime) -> ExpirationPolicy:
@@ -109,3 +110,8 @@ def due(policy: ExpirationPolicy, records: Sequence[RepositoryRecord], now: date
 def begun(policy: ExpirationPolicy, records: Sequence[RepositoryRecord]) -> list[RepositoryRecord]:
     """The repositories that a run was begun for, or promised, and not completed."""
     return [record for record in records if policy.enabled and record.status is None and record.cleanup_state in _BEGUN]
+
+
+def running(records: Sequence[RepositoryRecord]) -> bool:
+    """Whether somebody is in the middle of a run, or was when they died."""
+    return any(record.status is None and record.cleanup_state in _RUNNING for record in records)

@@ -6,10 +6,12 @@ answers from the facts, after the one decision.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from http import HTTPStatus
 from importlib.metadata import version
 from typing import Any, Final
+from urllib.parse import unquote_plus
 
 from aiohttp import web
 
@@ -31,7 +33,24 @@ from plugins.gitlab_api.parameters import ChangeProject, PolicyAttributes, read
 
 GITLAB: Final = "14.10.0"
 """The GitLab whose API is the least that is here."""
-_CREDENTIALS: Final = ("private_token=", "job_token=")
+_CREDENTIALS: Final = (
+    "private_token",
+    "job_token",
+    "access_token",
+    "bearer_token",
+    "oauth_token",
+    "deploy_token",
+    "feed_token",
+    "rss_token",
+    "token",
+)
+"""The parameters in which GitLab looks for a credential, in the query and in the body alike."""
+_BETWEEN: Final = re.compile("([&;])")
+"""What separates two parameters for GitLab; for the gateway the first alone does."""
+_HEADS: Final = re.compile(r"content-(?:disposition|id).*?(?:\r\n\r\n|\Z)", re.IGNORECASE | re.DOTALL)
+"""The headers that name the parts of a form (RFC 7578)."""
+_NAMED: Final = re.compile(rf"(?<!\w)(?:{'|'.join(_CREDENTIALS)})(?!\w)")
+_IN_BODY: Final = "400 Bad request - a credential goes into a header, not into the body"
 _NO_TOKEN: Final = "400 Bad request - This endpoint requires token type to be a personal access token"  # noqa: S105 - words
 _LEVEL_NOT_KEPT: Final = "container_registry_access_level can't be changed here: nobody keeps it for this project"
 _POLICY_NOT_KEPT: Final = (
@@ -152,18 +171,53 @@ class Accounts:
     # -- before a GitLab ------------------------------------------------------------------------------
 
     async def _passed_on(self, asking: Asking, body: bytes = b"") -> web.Response | None:
-        """What the GitLab that knows the caller answers; None where there is none."""
+        """What the GitLab that knows the caller answers; None where there is none.
+
+        GitLab must take nobody for another than who was recognised here: it is shown no credential but theirs.
+        """
         request = asking.request
         path, _, query = request.raw_path.partition("?")
-        kept = "&".join(one for one in query.split("&") if not one.startswith(_CREDENTIALS))
+        content_type = request.headers.get("Content-Type", "")
+        if _holds_credential(body, content_type):
+            raise errors.said(HTTPStatus.BAD_REQUEST, _IN_BODY)
+        kept = _without_credentials(query)
         call = ApiCall(
             "GET" if request.method == "HEAD" else request.method,
             path.removeprefix(PREFIX) + (f"?{kept}" if kept else ""),
             body,
-            request.headers.get("Content-Type", ""),
+            content_type,
         )
         answer = await self._facts.relay(asking.identity, call)
         return _as_it_came(answer) if answer is not None else None
+
+
+def _without_credentials(query: str) -> str:
+    parts = _BETWEEN.split(query)
+    pairs = zip(["&", *parts[1::2]], parts[::2], strict=True)
+    return "".join(between + one for between, one in pairs if not _is_credential(unquote_plus(one.partition("=")[0])))[
+        1:
+    ]
+
+
+def _is_credential(name: str) -> bool:
+    """Whether GitLab's framework reads a parameter of that *name*, brackets and spaces around it or not, as one."""
+    return name.strip().lstrip("[]").replace("]", "[").partition("[")[0].strip() in _CREDENTIALS
+
+
+def _holds_credential(body: bytes, content_type: str) -> bool:
+    """Whether a body has a parameter that is a credential.
+
+    Raises ApiError: 400 for what can't be read, 415 for a form that GitLab does not take either.
+    """
+    kind = content_type.lower()
+    if kind.startswith("multipart/"):
+        # There are too many ways to write a part's name: any mention in its headers counts.
+        heads = "".join(_HEADS.findall(body.decode("latin-1")))
+        return _NAMED.search(unquote_plus(heads.replace("\\", ""))) is not None
+    if kind.startswith("application/x-www-form-urlencoded"):
+        names = (one.partition("=")[0] for one in _BETWEEN.split(body.decode("latin-1")))
+        return any(_is_credential(unquote_plus(name)) for name in names)
+    return any(_is_credential(name) for name in asked.decoded(body, content_type or None))
 
 
 def _as_it_came(answer: ApiAnswer) -> web.Response:

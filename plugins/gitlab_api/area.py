@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from aiohttp import web
@@ -53,9 +53,12 @@ class Door:
     async def identify(self, request: web.BaseRequest, client: Client) -> Identity:
         """Who asks. ApiError 401 for a bad credential, or none where somebody is needed; 403 for too small a scope."""
         credential = presented(request)
-        identity = ANONYMOUS if credential is None else await self._known(credential, client)
-        if identity.kind is CredentialKind.JOB_TOKEN and not self.jobs:
-            identity = ANONYMOUS
+        identity = replace(ANONYMOUS, address=client.address)
+        if credential is not None:
+            known = await self._known(credential, client)
+            job = known.kind is CredentialKind.JOB_TOKEN and not self.jobs
+            # Its id says that this nobody is no stranger.
+            identity = replace(identity, id=known.id) if job else known
         if identity.anonymous and self.login:
             raise errors.unauthorized()
         if self.scopes is not None and not _opens(identity, self.scopes):
@@ -85,8 +88,8 @@ class Open:
 
     async def identify(self, request: web.BaseRequest, client: Client) -> Identity:
         """Nobody, whatever the request shows."""
-        del request, client
-        return ANONYMOUS
+        del request
+        return replace(ANONYMOUS, address=client.address)
 
     def refusal(self, asking: Asking) -> RegistryError:
         """Never heard: nothing is decided here."""

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from email.message import Message
+from functools import partial
 from http import HTTPStatus
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 from urllib.parse import parse_qsl, unquote_to_bytes
 
 from aiohttp import web
@@ -25,6 +26,7 @@ _DISPOSITION: Final = b"content-disposition:"
 _BRACKETS: Final = re.compile(r"([^\[\]]+)\[([^\[\]]+)\]")
 
 Pair = tuple[str, str]
+T = TypeVar("T")
 
 
 def query(request: web.BaseRequest) -> list[Pair]:
@@ -83,7 +85,7 @@ def decoded(body: bytes, content_type: str | None) -> dict[str, Any]:
         case "application/x-www-form-urlencoded":
             return _nested(_pairs(body))
         case "multipart/form-data":
-            return _nested(_parts(body, form.get_boundary()))
+            return _nested(_parts(body, _readable(form.get_boundary)))
         case _:
             # Email's rule for a malformed type is text/plain, which is none of ours either.
             error = f"The provided content-type '{content_type}' is not supported."
@@ -135,9 +137,17 @@ def _field(head: bytes) -> str | None:
         if line.lower().startswith(_DISPOSITION) and len(line) <= _LONGEST_DISPOSITION:
             part = Message()
             part["Content-Disposition"] = line[len(_DISPOSITION) :].decode("ascii", "replace")
-            name = part.get_param("name", header="content-disposition")
-            return name if isinstance(name, str) and part.get_filename() is None else None
+            name = _readable(partial(part.get_param, "name", header="content-disposition"))
+            return name if isinstance(name, str) and _readable(part.get_filename) is None else None
     return None
+
+
+def _readable(parameter: Callable[[], T]) -> T:
+    """A parameter of a header, which may be in any encoding (RFC 2231). Raises ApiError 400 where that is none."""
+    try:
+        return parameter()
+    except (ValueError, LookupError) as error:
+        raise malformed() from error
 
 
 def _nested(pairs: Iterable[Pair]) -> dict[str, Any]:

@@ -18,7 +18,8 @@ _SHORT: Final = 9
 
 
 def _zulu(moment: datetime) -> str:
-    return f"{moment.astimezone(UTC):%Y-%m-%dT%H:%M:%S}.{moment.microsecond // 1000:03}Z"
+    # Not %Y, which writes the year 1 as one digit.
+    return f"{moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec='milliseconds')}Z"
 
 
 def _offset(moment: datetime) -> str:
@@ -229,11 +230,13 @@ class CleanupPlan(Answer):
     made_at: Moment
     percent: float = Field(description="The share of the tags that go.")
     bytes: int = Field(description="Bytes that nothing else needs, each counted once.")
+    cut: bool = Field(description="Whether only some of the tags were looked at (max_list_size).")
+    waiting: str | None = Field(description="The id of the plan that waits for a confirmation, if one does.")
     tags: tuple[PlannedTag, ...]
 
     @classmethod
-    def of(cls, number: int, plan: Plan, seen: Container[str]) -> CleanupPlan:
-        """The plan of the repository that has *number*, with the tags that the caller has *seen*."""
+    def of(cls, number: int, plan: Plan, seen: Container[str] | None, waiting: str | None) -> CleanupPlan:
+        """The plan of the repository that has *number*, with the tags that the caller has *seen* (None: all)."""
         tags = tuple(
             PlannedTag(
                 name=tag.name,
@@ -246,7 +249,7 @@ class CleanupPlan(Answer):
                 bytes=tag.bytes,
             )
             for tag in plan.tags
-            if tag.name in seen
+            if seen is None or tag.name in seen
         )
         return cls(
             id=plan.id,
@@ -255,6 +258,8 @@ class CleanupPlan(Answer):
             made_at=plan.made_at,
             percent=round(plan.percent, 1),
             bytes=plan.bytes,
+            cut=plan.cut,
+            waiting=waiting,
             tags=tags,
         )
 
@@ -333,7 +338,7 @@ class GroupAnswer(Answer):
 class Target(BaseModel):
     """What an event is about, as Distribution's notifications say it."""
 
-    repository: str
+    repository: str | None = None
     digest: str | None = None
     tag: str | None = None
     mediaType: str | None = None  # noqa: N815 - Distribution's name

@@ -21,8 +21,13 @@ from plugins.gitlab_api.operations import Operation
 
 _REFERENCE: Final = "#/components/schemas/{model}"
 _PART: Final = re.compile(r"{(\w+)}")
-_ALWAYS: Final = (405, 503)
-"""What any route may answer: to a method that it doesn't have, and while something behind it is down or read-only."""
+_ALWAYS: Final = (405, 429, 503)
+"""What any route may answer: to a method that it doesn't have, to an address whose tokens were wrong too often, and
+while something behind it is down or read-only."""
+_RELAYED: Final[Mapping[str, Any]] = {
+    "description": "Before a GitLab, whatever else it answers.",
+    "content": {"application/json": {"schema": {}}},
+}
 _WHY: Final[Mapping[int, str]] = {
     400: "A parameter is no good.",
     401: "The credential is no good, or one is needed.",
@@ -32,6 +37,7 @@ _WHY: Final[Mapping[int, str]] = {
     408: "The body stopped coming.",
     413: "The body is too long.",
     415: "The body has a form that is not read here.",
+    429: "Too many tokens from the caller's address were no good; see `Retry-After`.",
     503: "Something behind is down, or the registry is read-only for maintenance; see `Retry-After`.",
 }
 _PARTS: Final[Mapping[str, tuple[str, Mapping[str, Any]]]] = {
@@ -112,6 +118,7 @@ def _operation(operation: Operation, schemas: _Schemas) -> Mapping[str, Any]:
         "responses": {
             str(int(operation.status)): _success(operation, schemas),
             **{str(status): _refusal(status, schemas) for status in sorted({*operation.statuses, *_ALWAYS})},
+            **({"default": _RELAYED} if operation.relayed else {}),
         },
         "security": _security(operation),
     }

@@ -10,7 +10,7 @@ from typing import Final
 from aiohttp import web
 from pydantic import BaseModel
 
-from gateway.plugins import Ability, Access, ApiEndpoint, Asking, Public
+from gateway.plugins import Ability, About, Access, ApiEndpoint, Asking, Public
 from plugins.gitlab_api import errors, models, parameters
 from plugins.gitlab_api.accounts import Accounts
 from plugins.gitlab_api.area import PREFIX, READING, WRITING, Door, Open
@@ -29,6 +29,7 @@ class Operation:
     """A route: *path* is below the prefix, *statuses* are those of its refusals; *many*: it answers a list of *answer*.
 
     Without *answer* the body is the number of *status*. A list with a *query* comes in pages. *ours*: not GitLab's.
+    *relayed*: a GitLab that is behind answers, with whatever status it has.
     """
 
     method: str
@@ -44,12 +45,14 @@ class Operation:
     query: type[BaseModel] | None = None
     body: type[BaseModel] | None = None
     ours: bool = False
+    relayed: bool = False
+    about: Callable[[Asking], Awaitable[About]] | None = None
 
     def endpoints(self) -> Iterator[ApiEndpoint]:
         """What answers the route, and for each GET a HEAD as GitLab has it."""
         methods = ("GET", "HEAD") if self.method == "GET" else (self.method,)
         for method in methods:
-            yield ApiEndpoint(method, PREFIX + self.path, self.door, self.needs, self.handler)
+            yield ApiEndpoint(method, PREFIX + self.path, self.door, self.needs, self.handler, self.about)
 
 
 def operations(lent: Lent) -> tuple[Operation, ...]:
@@ -75,7 +78,7 @@ def operations(lent: Lent) -> tuple[Operation, ...]:
 
 def _repositories(lent: Lent, reading: Door, writing: Door) -> tuple[Operation, ...]:
     registry = Registry(lent)
-    read, facts = registry.project(Ability.READ_IMAGES), lent.services.facts
+    read, about, facts = registry.project(Ability.READ_IMAGES), registry.about("repository_id"), lent.services.facts
     return (
         Operation(
             "GET",
@@ -111,6 +114,7 @@ def _repositories(lent: Lent, reading: Door, writing: Door) -> tuple[Operation, 
             models.Repository,
             statuses=(400, 401, 403, 404),
             query=parameters.ShowRepository,
+            about=registry.about("id"),
         ),
         Operation(
             "DELETE",
@@ -121,6 +125,7 @@ def _repositories(lent: Lent, reading: Door, writing: Door) -> tuple[Operation, 
             registry.delete,
             status=HTTPStatus.ACCEPTED,
             statuses=(400, 401, 403, 404),
+            about=about,
         ),
         Operation(
             "GET",
@@ -133,6 +138,7 @@ def _repositories(lent: Lent, reading: Door, writing: Door) -> tuple[Operation, 
             many=True,
             statuses=(400, 401, 403, 404),
             query=parameters.ListTags,
+            about=about,
         ),
         Operation(
             "DELETE",
@@ -144,6 +150,7 @@ def _repositories(lent: Lent, reading: Door, writing: Door) -> tuple[Operation, 
             status=HTTPStatus.ACCEPTED,
             statuses=(400, 401, 403, 404, 408, 413, 415),
             query=parameters.BulkDelete,
+            about=about,
         ),
         Operation(
             "GET",
@@ -154,6 +161,7 @@ def _repositories(lent: Lent, reading: Door, writing: Door) -> tuple[Operation, 
             registry.show_tag,
             models.TagDetails,
             statuses=(400, 401, 403, 404),
+            about=registry.about_tag,
         ),
         Operation(
             "DELETE",
@@ -163,13 +171,14 @@ def _repositories(lent: Lent, reading: Door, writing: Door) -> tuple[Operation, 
             registry.project(Ability.READ_IMAGES, Ability.DELETE_TAG),
             registry.delete_tag,
             statuses=(400, 401, 403, 404),
+            about=registry.about_tag,
         ),
         Operation(
             "GET",
             "projects/{id}/registry/has_tags",
             "Say whether images stand in the way of renaming or transferring a project.",
             reading,
-            read,
+            registry.renaming,
             registry.project_has_tags,
             models.HasTags,
             statuses=(400, 401, 403, 404),
@@ -197,7 +206,7 @@ def _cleanup(lent: Lent, reading: Door, writing: Door) -> tuple[Operation, ...]:
             "projects/{id}/registry/cleanup/plan",
             "Show what the cleanup policy of a project would do with each tag.",
             reading,
-            registry.project(Ability.READ_IMAGES),
+            registry.project(Ability.READ_IMAGES, Ability.ADMIN_IMAGES),
             cleanup.plan,
             models.CleanupPlan,
             many=True,
@@ -237,6 +246,7 @@ def _around(lent: Lent, public: Door, login: Door) -> tuple[Operation, ...]:
             accounts.user,
             models.User,
             statuses=(400, 401, 403, 404),
+            relayed=True,
         ),
         Operation(
             "GET",
@@ -247,6 +257,7 @@ def _around(lent: Lent, public: Door, login: Door) -> tuple[Operation, ...]:
             accounts.token,
             models.Token,
             statuses=(400, 401, 404),
+            relayed=True,
         ),
         Operation(
             "GET",
@@ -257,6 +268,7 @@ def _around(lent: Lent, public: Door, login: Door) -> tuple[Operation, ...]:
             accounts.version,
             models.Version,
             statuses=(400, 401, 403),
+            relayed=True,
         ),
         Operation(
             "GET",
@@ -267,6 +279,7 @@ def _around(lent: Lent, public: Door, login: Door) -> tuple[Operation, ...]:
             accounts.group,
             models.GroupAnswer,
             statuses=(400, 401, 403, 404),
+            relayed=True,
         ),
         Operation(
             "GET",
@@ -277,6 +290,7 @@ def _around(lent: Lent, public: Door, login: Door) -> tuple[Operation, ...]:
             accounts.project,
             models.ProjectAnswer,
             statuses=(400, 401, 403, 404),
+            relayed=True,
         ),
         Operation(
             "PUT",
@@ -288,5 +302,6 @@ def _around(lent: Lent, public: Door, login: Door) -> tuple[Operation, ...]:
             models.ProjectAnswer,
             statuses=(400, 401, 403, 404, 408, 413, 415),
             body=parameters.ChangeProject,
+            relayed=True,
         ),
     )

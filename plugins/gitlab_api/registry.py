@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -10,10 +12,12 @@ from aiohttp import web
 
 from gateway.plugins import (
     Ability,
+    About,
     Access,
     Asking,
     CredentialKind,
     Group,
+    Identity,
     Project,
     RegistryError,
     RegistryLevel,
@@ -33,6 +37,8 @@ LEASE: Final = 3600.0
 _HAS_TAGS: Final = "Project cannot be transferred, because tags are present in its container registry."
 _GROUP_HAS_TAGS: Final = "Namespace cannot be moved because at least one project has tags in container registry."
 """The user guide's wording (semantics 10)."""
+_SHORTEST: Final = 2
+"""Components of the shortest path of a project (semantics 5.1)."""
 
 Needs = Callable[[Asking], Awaitable[Sequence[Access]]]
 
@@ -53,12 +59,24 @@ class Registry:
         """The accesses of a route below a project."""
 
         async def needs(asking: Asking) -> Sequence[Access]:
-            project = await self._facts.find_project(asking.identity, asked.key(asking.parts["id"]))
-            if project is None:
-                raise _no_project(asking)
-            return [_of_project(project, *abilities)]
+            return [_of_project(await self._found(asking), *abilities)]
 
         return needs
+
+    async def renaming(self, asking: Asking) -> Sequence[Access]:
+        """The accesses of the question whether a project can be renamed: whoever sees its images may know.
+
+        Where its registry is disabled nobody sees them, and they stand in the way of whoever may rename it.
+        """
+        project = await self._found(asking)
+        renames = project.registry is RegistryLevel.DISABLED and asking.identity.kind is not CredentialKind.JOB_TOKEN
+        return [_of_project(project, Ability.ADMIN if renames else Ability.READ_IMAGES)]
+
+    async def _found(self, asking: Asking) -> Project:
+        project = await self._facts.find_project(asking.identity, asked.key(asking.parts["id"]))
+        if project is None:
+            raise _nothing(asking, errors.NO_PROJECT)
+        return project
 
     async def group(self, asking: Asking) -> Sequence[Access]:
         """The accesses of a route below a group."""
@@ -69,11 +87,42 @@ class Registry:
 
     async def repository(self, asking: Asking) -> Sequence[Access]:
         """The accesses of the route of a single repository, whose project only its record names."""
-        record = await self._single(asking)
-        project = await self._facts.find_project(asking.identity, record.project)
+        record = await self._images.repository(asking.identity, asked.number("id", asking.parts["id"]))
+        project = await self._owner(asking.identity, record) if record is not None else None
         if project is None:
-            raise errors.missing()
+            raise _nothing(asking, errors.NOT_FOUND)
         return [_of_project(project, Ability.READ_IMAGES)]
+
+    async def _owner(self, identity: Identity, record: RepositoryRecord) -> Project | None:
+        """The project of a repository; where none is recorded, the lowest that there is at its path or above."""
+        for path in (record.project,) if record.project else _at_or_above(record.path):
+            project = await self._facts.find_project(identity, path)
+            # From a path that a project had once GitLab leads to the one that it has now, where it has other images.
+            if project is not None and project.path.lower() == path:
+                return project
+        return None
+
+    # -- what it is about -----------------------------------------------------------------------------
+
+    def about(self, part: str) -> Callable[[Asking], Awaitable[About]]:
+        """The repository whose number is a *part* of the path, if it is one of the project that was decided about."""
+
+        async def about(asking: Asking) -> About:
+            record = await self._images.repository(asking.identity, asked.number(part, asking.parts[part]))
+            project = _project(asking).path.lower()
+            if record is None or not _is_of(record, project):
+                raise errors.missing()
+            return About(replace(record, project=project))
+
+        return about
+
+    async def about_tag(self, asking: Asking) -> About:
+        """One tag of it. What can be no tag's name is a tag that is not there."""
+        about = await self.about("repository_id")(asking)
+        try:
+            return replace(about, tag=Tag.parse(asked.part(asking.parts["tag_name"])))
+        except ValueError as error:
+            raise errors.missing(errors.NO_TAG) from error
 
     # -- repositories ---------------------------------------------------------------------------------
 
@@ -92,22 +141,25 @@ class Registry:
         records, total = await self._images.repositories(
             asking.identity, list(numbers), offset=wanted.offset, limit=wanted.limit
         )
-        tags = await self._tags_of(asking, records) if wanted.tags or wanted.tags_count else {}
-        host = self._lent.host(asking)
-        listed = [
-            models.Repository.of(record, numbers[record.project], host, **_counted(wanted, record, tags, host))
-            for record in records
-        ]
-        return many(models.Repository, listed, paging.headers(asking, wanted, total))
+        tags, counts = await self._tags_of(asking, records, wanted)
+        host, headers = self._lent.host(asking), paging.headers(asking, wanted, total)
+
+        def shown() -> web.Response:
+            listed = [
+                models.Repository.of(record, numbers[record.project], host, **_counted(record, tags, counts, host))
+                for record in records
+            ]
+            return many(models.Repository, listed, headers)
+
+        # Of many thousand tags each, others would wait.
+        return await asyncio.to_thread(shown) if wanted.tags else shown()
 
     async def show(self, asking: Asking) -> web.StreamResponse:
         """One repository, wherever it is; who may delete it reads how."""
         wanted = read(ShowRepository, asked.parameters(asking.request))
-        project = _project(asking)
-        record = await self._single(asking)
-        tags = await self._tags_of(asking, [record]) if wanted.tags or wanted.tags_count else {}
-        host = self._lent.host(asking)
-        more = _counted(wanted, record, tags, host)
+        project, record, host = _project(asking), _repository(asking), self._lent.host(asking)
+        tags, counts = await self._tags_of(asking, [record], wanted)
+        more = _counted(record, tags, counts, host)
         if wanted.size:
             async with reaching():
                 more["size"] = await self._images.size(RepositoryName(record.path))
@@ -116,40 +168,34 @@ class Registry:
             more["delete_api_path"] = f"{asking.base}{PREFIX}{path}"
         return one(models.Repository.of(record, project.id or 0, host, **more))
 
-    async def _single(self, asking: Asking) -> RepositoryRecord:
-        """The repository of that number, whosever it is."""
-        record = await self._images.repository(asked.number("id", asking.parts["id"]))
-        if record is None:
-            raise errors.missing()
-        return record
-
     async def _may_delete(self, asking: Asking, project: Project) -> bool:
         answers = await self._facts.decide(asking.identity, [_of_project(project, Ability.ADMIN_IMAGES)])
         return isinstance(answers, tuple) and not any(answer.missing for answer in answers)
 
     async def delete(self, asking: Asking) -> web.StreamResponse:
         """Promise that a repository goes, with all that is in it."""
-        record = await self._record(asking)
-        if not await self._images.delete_repository(record.id, self._lent.by(asking)):
+        if not await self._images.delete_repository(_repository(asking).id, self._lent.by(asking)):
             raise errors.missing()
         return done(HTTPStatus.ACCEPTED)
 
-    async def _tags_of(self, asking: Asking, records: Sequence[RepositoryRecord]) -> Mapping[str, Sequence[str]]:
+    async def _tags_of(
+        self, asking: Asking, records: Sequence[RepositoryRecord], wanted: ListRepositories | ShowRepository
+    ) -> tuple[Mapping[str, Sequence[str]], Mapping[str, int]]:
+        """The tags of each repository and how many there are, each as far as it was asked for."""
+        names = [RepositoryName(record.path) for record in records]
         async with reaching():
-            return await self._images.tag_names(asking.identity, [RepositoryName(record.path) for record in records])
-
-    async def _record(self, asking: Asking) -> RepositoryRecord:
-        """The repository that the path names, if it is one of the project that the path names."""
-        record = await self._images.repository(asked.number("repository_id", asking.parts["repository_id"]))
-        if record is None or record.project != _project(asking).path.lower():
-            raise errors.missing()
-        return record
+            tags = await self._images.tag_names(asking.identity, names) if wanted.tags else {}
+            if not wanted.tags_count:
+                return tags, {}
+            if wanted.tags:
+                return tags, {name: len(listed) for name, listed in tags.items()}
+            return tags, await self._images.tag_counts(asking.identity, names)
 
     # -- tags -----------------------------------------------------------------------------------------
 
     async def list_tags(self, asking: Asking) -> web.StreamResponse:
         """A page of a repository's tags."""
-        record = await self._record(asking)
+        record = _repository(asking)
         wanted = read(ListTags, asked.parameters(asking.request))
         async with reaching():
             found, total = await self._images.tags(asking.identity, RepositoryName(record.path), wanted.tag_search)
@@ -169,18 +215,16 @@ class Registry:
 
     async def show_tag(self, asking: Asking) -> web.StreamResponse:
         """One tag with its details."""
-        record = await self._record(asking)
-        name, tag = RepositoryName(record.path), _tag(asking)
+        name, tag = _named(asking)
         async with reaching():
             found = await self._images.tag(asking.identity, name, tag)
         if found is None:
             raise errors.missing(errors.NO_TAG)
-        return one(models.TagDetails.of(record.path, found, self._lent.host(asking)))
+        return one(models.TagDetails.of(name, found, self._lent.host(asking)))
 
     async def delete_tag(self, asking: Asking) -> web.StreamResponse:
         """Delete one tag; others of the same image stay."""
-        record = await self._record(asking)
-        name, tag = RepositoryName(record.path), _tag(asking)
+        name, tag = _named(asking)
         async with reaching():
             found = await self._images.tag(asking.identity, name, tag)
         try:
@@ -194,16 +238,18 @@ class Registry:
         return done(HTTPStatus.OK)
 
     async def delete_tags(self, asking: Asking) -> web.StreamResponse:
-        """Promise that tags go by rules; once an hour for each repository (trap 29)."""
-        record = await self._record(asking)
+        """Promise that tags go by rules; once an hour for each repository (trap 29). What is hidden stays."""
+        record = _repository(asking)
         wanted = read(BulkDelete, await asked.all_parameters(asking))
+        async with reaching():
+            seen = await self._images.seen(asking.identity, RepositoryName(record.path))
         lease = f"bulk delete {record.id} {record.path}"
         holder = await self._leases.take(lease, LEASE)
         if holder is None:
             raise errors.said(HTTPStatus.BAD_REQUEST, errors.LEASED)
         try:
             who = {"address": asking.client.address, "request_id": asking.client.request_id}
-            payload = {"repository": record.id, **wanted.payload, **who}
+            payload = {"repository": record.id, "seen": seen, **wanted.payload, **who}
             await self._tasks.add(TASK, record.path, payload, asking.identity.subject)
         except RegistryError:
             await self._leases.release(lease, holder)
@@ -231,11 +277,24 @@ def _of_project(project: Project, *abilities: Ability) -> Access:
     return Access("project", project.path.lower(), (Ability.READ, *abilities), project=project)
 
 
-def _no_project(asking: Asking) -> RegistryError:
-    """To a job every project but its own is one answer, also those that do not exist."""
+def _nothing(asking: Asking, message: str) -> RegistryError:
+    """To a job whatever is not its own project's is one answer, also what does not exist."""
     if asking.identity.kind is CredentialKind.JOB_TOKEN:
         return errors.forbidden(errors.FOREIGN_JOB)
-    return errors.missing(errors.NO_PROJECT)
+    return errors.missing(message)
+
+
+def _is_of(record: RepositoryRecord, project: str) -> bool:
+    """Whether a repository belongs to *project*: where none is recorded, what lies there does (semantics 5.1)."""
+    if record.project:
+        return record.project == project
+    return f"{record.path}/".startswith(f"{project}/")
+
+
+def _at_or_above(path: str) -> Iterator[str]:
+    """The paths that a project of the repository at *path* can have, longest first."""
+    parts = path.split("/")
+    return ("/".join(parts[:count]) for count in range(len(parts), _SHORTEST - 1, -1))
 
 
 def _project(asking: Asking) -> Project:
@@ -250,24 +309,24 @@ def _group(asking: Asking) -> Group:
     return group
 
 
-def _tag(asking: Asking) -> Tag:
-    """The tag that the path names. What can be no tag's name is a tag that is not there."""
-    try:
-        return Tag.parse(asked.part(asking.parts["tag_name"]))
-    except ValueError as error:
-        raise errors.missing(errors.NO_TAG) from error
+def _repository(asking: Asking) -> RepositoryRecord:
+    assert asking.about is not None
+    return asking.about.repository
+
+
+def _named(asking: Asking) -> tuple[RepositoryName, Tag]:
+    assert asking.about is not None
+    assert asking.about.tag is not None
+    return RepositoryName(asking.about.repository.path), asking.about.tag
 
 
 def _counted(
-    wanted: ListRepositories | ShowRepository,
-    record: RepositoryRecord,
-    tags: Mapping[str, Sequence[str]],
-    host: str,
+    record: RepositoryRecord, tags: Mapping[str, Sequence[str]], counts: Mapping[str, int], host: str
 ) -> dict[str, Any]:
     """What of a repository's tags was asked for."""
-    names, more = tags.get(record.path, ()), dict[str, Any]()
-    if wanted.tags_count:
-        more["tags_count"] = len(names)
-    if wanted.tags:
-        more["tags"] = tuple(models.Tag.named(record.path, name, host) for name in names)
+    more = dict[str, Any]()
+    if record.path in counts:
+        more["tags_count"] = counts[record.path]
+    if record.path in tags:
+        more["tags"] = tuple(models.Tag.named(record.path, name, host) for name in tags[record.path])
     return more

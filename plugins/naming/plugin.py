@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gateway.plugins import Project, Reason, Repository, RepositoryName, Services, Unresolved, hookimpl
+from gateway.plugins import Identity, Project, Reason, Repository, RepositoryName, Services, Unresolved, hookimpl
 from plugins.naming import rules
 from plugins.naming.config import Config as _Config
 
@@ -17,13 +17,13 @@ class Plugin:
         self._services = services
 
     @hookimpl
-    async def gateway_resolve(self, name: RepositoryName) -> Repository | Unresolved:
+    async def gateway_resolve(self, name: RepositoryName, identity: Identity | None) -> Repository | Unresolved:
         """The repository of *name*, or that GitLab forbids the name, or that no project owns it."""
         problem = rules.problem(name)
         if problem is not None:
             return Unresolved(Reason("naming", problem, "name an image after its project: GROUP/PROJECT"), public=True)
         tried = rules.candidates(name, self._extra)
-        found = await self._services.facts.project(tried)
+        found = await self._services.facts.project(tried, identity)
         if isinstance(found, Project):
             return Repository(name, found)
         rule = f"an image lies at most {self._extra} names below its project"

@@ -112,6 +112,16 @@ async def test_a_registry_that_deletes_tags_is_asked_to(before: DistributionBack
     assert [(one.method, one.target) for one in faulty.asked[1:]] == [("HEAD", path), ("DELETE", path)]
 
 
+async def test_a_registry_that_keeps_a_tag(before: DistributionBackend, faulty: FaultyUpstream) -> None:
+    """Its refusal of one tag is no failure: the client hears its words."""
+    path = f"/v2/{NAME}/manifests/a"
+    faulty.on("HEAD", path, answer(200))
+    faulty.on("DELETE", path, error(412, "PRECONDITION", "the tag is immutable"))
+    with pytest.raises(RegistryError, match="the tag is immutable") as caught:
+        await before.delete_manifest(NAME, Tag("a"))
+    assert (caught.value.status, caught.value.code) == (412, ErrorCode.DENIED)
+
+
 async def test_what_a_registry_can_not_is_asked_once(backend: DistributionBackend) -> None:
     """Deleting a second tag does not begin with what failed for the first."""
     await push_image(backend, lambda blob: upload_blob(backend, blob), "one", "a", "b", "c")

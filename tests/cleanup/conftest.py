@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import shutil
+import socket
 import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -24,6 +25,7 @@ from gateway.core.documents import DatabaseDocuments
 from gateway.plugins import ExpirationPolicy, Project, RepositoryRecord, Visibility
 from plugins.cleanup import Plugin, rules
 from tests.contracts.oci.content import OCI_CONFIG, Blob, Manifest, image, random_blob
+from tests.fakes.proxy import ForwardProxy
 from tests.images.conftest import APP, Rig, images, rig
 from tests.support.gateway import GatewayProcess
 from tests.support.images import CONFIG, LAYER, MANIFEST, Image
@@ -95,6 +97,26 @@ async def record(parts: Rig, name: str = APP) -> RepositoryRecord:
     """What is recorded of a repository."""
     found = await parts.parts.images.repositories_of(["acme/app", "acme/other"])
     return next(one for one in found if one.path == name)
+
+
+class RefusingProxy(ForwardProxy):
+    """Refuses, once it is *refusing*, to put what *kept* names, as registries do whose policies keep a tag."""
+
+    def __init__(self, kept: bytes) -> None:
+        super().__init__()
+        self.kept = kept
+        self.refusing = False
+
+    def _serve(self, client: socket.socket) -> None:
+        line = client.recv(65536, socket.MSG_PEEK).partition(b"\r\n")[0]
+        if not (self.refusing and line.startswith(b"PUT ") and self.kept in line):
+            super()._serve(client)
+            return
+        with client.makefile("rb") as request:
+            head = b"".join(iter(request.readline, b"\r\n")).lower()
+            request.read(int(head.partition(b"content-length: ")[2].partition(b"\r\n")[0]))
+        body = json.dumps({"errors": [{"code": "DENIED", "message": "immutable tag"}]})
+        client.sendall(f"HTTP/1.1 412 No\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n{body}".encode())
 
 
 # -- a gateway that serves --------------------------------------------------------------------------------

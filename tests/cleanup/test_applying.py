@@ -12,8 +12,9 @@ from gateway.core.retention import stem
 from gateway.errors import RegistryError
 from gateway.oci import Digest, Tag
 from gateway.plugins import Applied, By, CleanupRules, InvalidSettingError, Task
-from tests.cleanup.conftest import DAY, NOW, built, opened, record
+from tests.cleanup.conftest import DAY, NOW, RefusingProxy, aged, built, opened, record
 from tests.contracts.oci.content import artifact, image, index
+from tests.fakes.proxy import ForwardProxy
 from tests.images.conftest import ALICE, APP, BY, Rig
 from tests.support.distribution import distribution
 from tests.support.images import image as small_image
@@ -251,3 +252,52 @@ async def test_an_image_that_was_pushed_by_another_digest(tmp_path: Path, templa
             assert plan.removed["v1"].digest == Digest(pushed.digest)
             assert (await parts.parts.images.apply(plan, BY)).removed == 1
             assert await parts.tags() == []
+
+
+async def test_a_deletion_that_broke_off(tmp_path: Path, template: Path) -> None:
+    """A registry that fails between two requests loses the newest image nothing, and the deletion is completed."""
+    folder = tmp_path / "registry"
+    folder.mkdir()
+    rules = CleanupRules(".*", None, 1, 7 * DAY)
+    with ForwardProxy() as proxy, distribution(folder) as registry:
+        there = Wire(registry.url)
+        for name, age in {"v1": 100, "v2": 50, "v3": 3}.items():
+            there.push_image(APP, name, aged(name, age))
+        backend = {"use": "backend_distribution", "url": registry.url, "proxy": proxy.url}
+        async with opened(tmp_path / "gateway", template, backend=backend) as parts:
+            plan = await parts.parts.images.plan(APP, rules)
+            proxy.last = f"PUT {registry.url}/v2/{APP}/manifests/v1 "
+            with pytest.raises(RegistryError):
+                await parts.parts.images.apply(plan, BY)
+            proxy.last = None
+            assert await parts.parts.images.tag(ALICE, APP, Tag("v1")) is not None
+            plan = await parts.parts.images.plan(APP, rules)
+            assert {tag.name: tag.rule for tag in plan.tags} == {"v1": "interrupted", "v2": "matched", "v3": "newest"}
+            assert (await parts.parts.images.apply(plan, BY)).removed == 2
+        assert there.get(f"/v2/{APP}/tags/list").json()["tags"] == ["v3"]
+
+
+async def test_a_tag_that_the_registry_keeps(tmp_path: Path, template: Path) -> None:
+    """What the registry refuses to delete is named, and stands in the way of no other tag."""
+    folder = tmp_path / "registry"
+    folder.mkdir()
+    with RefusingProxy(b"manifests/v1 ") as proxy, distribution(folder) as registry:
+        backend = {"use": "backend_distribution", "url": registry.url, "proxy": proxy.url}
+        async with opened(tmp_path / "gateway", template, backend=backend) as parts:
+            for name in ("v1", "v2", "v3"):
+                await parts.push(built(100), name)
+            proxy.refusing = True
+            plan = await parts.parts.images.plan(APP, ALL)
+            # Its time is over at once, but it has got nowhere yet.
+            state = await parts.parts.images.apply(plan, BY, seconds=0)
+            assert state == Applied(planned=3, removed=1, stayed=0, finished=False, refused=["v1"])
+            await _bulk(parts, name_regex_delete=".*")
+            assert await parts.tags() == ["v1"]
+            (said,) = [line for line in parts.lines if line["event"] == "tags deleted in bulk"]
+            assert (said["removed"], said["why"]) == (1, "could not delete tags: v1")
+
+
+def test_many_tags_that_the_registry_keeps() -> None:
+    """GitLab cuts their names after 1000 characters (semantics 6)."""
+    assert Applied(0).trouble == ""
+    assert len(Applied(0, refused=["v" * 100] * 20).trouble) == 1000

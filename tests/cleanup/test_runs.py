@@ -13,9 +13,11 @@ from gateway.core.leases import Leases
 from gateway.core.schema import leases, repositories
 from gateway.oci import RepositoryName
 from gateway.plugins import By, InvalidSettingError, Project, Visibility
-from plugins.cleanup import rules
-from tests.cleanup.conftest import DAY, NOW, PROJECT, built, documents, opened, plugin_of, record, save
+from plugins.cleanup import rules, runs
+from tests.cleanup.conftest import DAY, NOW, PROJECT, RefusingProxy, built, documents, opened, plugin_of, record, save
 from tests.images.conftest import ALICE, APP, Rig
+from tests.support.distribution import distribution
+from tests.support.passing import pass_time
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -52,6 +54,11 @@ async def set_state(parts: Rig, state: str, started: datetime | None = None) -> 
 def events(parts: Rig) -> list[str]:
     """The lines of the plugin."""
     return [line["event"] for line in parts.lines if line.get("logger") == "plugins.cleanup"]
+
+
+def ends(parts: Rig) -> list[str]:
+    """How runs over a repository ended, one after the other."""
+    return [line["status"] for line in parts.lines if line["event"] == "a repository was cleaned up"]
 
 
 async def test_a_policy_that_is_due(local: Rig) -> None:
@@ -141,9 +148,8 @@ async def test_a_run_that_takes_longer_than_its_time(tmp_path: Path, template: P
         await save(parts)
         await run_due(parts)
         assert await parts.tags() == []
-        ends = [line["status"] for line in parts.lines if line["event"] == "a repository was cleaned up"]
-        assert ends.count("finished") == 1
-        assert "unfinished" in ends
+        assert ends(parts).count("finished") == 1
+        assert "unfinished" in ends(parts)
 
 
 async def test_a_project_without_repositories(local: Rig) -> None:
@@ -239,6 +245,84 @@ async def test_a_runner_that_died(local: Rig) -> None:
     assert await local.tags() == []
 
 
+async def test_what_is_due_beside_a_long_run(local: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A policy that becomes due while another project's is run is run beside it."""
+    monkeypatch.setattr(runs, "_LOOK", 0.05)
+    other = RepositoryName("acme/z")
+    await local.parts.metadata.record({other: "acme/z"})
+    await fill(local, *(f"v{number}" for number in range(30)))
+    await fill(local, "v1", repository=other)
+    await save(local)
+    running = asyncio.create_task(run_due(local))
+    while not local.deleted:
+        assert not running.done()
+        await asyncio.sleep(0)
+    await save(local, "acme/z")
+    await running
+    done = [line["repository"] for line in local.lines if line["event"] == "a repository was cleaned up"]
+    assert done == [other, APP]
+
+
+async def test_what_is_due_beside_a_run_elsewhere(local: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A policy that is run elsewhere keeps no other waiting, however long it takes there."""
+    monkeypatch.setattr(runs, "_LOOK", 0.05)
+    other = RepositoryName("acme/z")
+    await local.parts.metadata.record({other: "acme/z"})
+    await fill(local, "v1")
+    await fill(local, "v1", repository=other)
+    await save(local)
+    elsewhere = Leases(local.parts.database)
+    holder = await elsewhere.take("cleanup policy acme/app", 60)
+    assert holder is not None
+    running = asyncio.create_task(run_due(local))
+    while not any(line["event"] == "a repository was cleaned up" for line in local.lines):
+        assert not running.done()
+        await save(local, "acme/z")
+        await asyncio.sleep(0.01)
+    assert (await local.tags(other), await local.tags()) == ([], ["v1"])
+    await elsewhere.release("cleanup policy acme/app", holder)
+    await running
+    assert await local.tags() == []
+
+
+async def test_a_runner_that_died_is_looked_for_between_intervals(local: Rig) -> None:
+    """Whose policy is due has to wait for the next interval; what somebody was in the middle of has not."""
+    watch = plugin_of(local).runs.watch
+    await watch()
+    await fill(local, "v1")
+    await save(local)
+    await watch()
+    assert await local.tags() == ["v1"]
+    await save(local, due=False)
+    # Also after this one has run the policy itself.
+    for _ in range(2):
+        await set_state(local, "ongoing", NOW - DAY / 4)
+        await watch()
+        assert await local.tags() == []
+        await fill(local, "v1")
+
+
+# -- what the registry refuses ------------------------------------------------------------------------------------
+
+
+async def test_a_tag_that_the_registry_keeps(tmp_path: Path, template: Path) -> None:
+    """The others go, and the run fails with its name (semantics 6)."""
+    folder = tmp_path / "registry"
+    folder.mkdir()
+    with RefusingProxy(b"manifests/v1 ") as proxy, distribution(folder) as registry:
+        backend = {"use": "backend_distribution", "url": registry.url, "proxy": proxy.url}
+        cleanup = {"delete_timeout": "1ms"}
+        async with opened(tmp_path / "gateway", template, backend=backend, cleanup=cleanup) as parts:
+            await fill(parts, "a1", "v1", "v2", "v3")
+            await save(parts)
+            proxy.refusing = True
+            await run_due(parts)
+            assert await parts.tags() == ["v1"]
+            assert (await record(parts)).cleanup_state == "unfinished"
+            last = [line for line in parts.lines if line["event"] == "a repository was cleaned up"][-1]
+            assert (last["status"], last["why"]) == ("failed", "could not delete tags: v1")
+
+
 # -- max_delete_percent -------------------------------------------------------------------------------------------
 
 
@@ -310,6 +394,46 @@ async def test_the_share_of_a_sample(tmp_path: Path, template: Path) -> None:
         assert await parts.tags() == ["v1", "v2", "v3"]
 
 
+async def test_a_sample_that_is_confirmed(tmp_path: Path, template: Path) -> None:
+    """All of it goes, whatever was pushed meanwhile; then the rest is looked at, and waits."""
+    options = {"cleanup": {"max_delete_percent": 50, "max_list_size": 2}}
+    async with opened(tmp_path / "gateway", template, **options) as parts:
+        plugin = plugin_of(parts)
+        await fill(parts, *(f"v{number}" for number in range(8)))
+        await save(parts)
+        await run_due(parts)
+        first = (await plugin.stopped.waiting([APP]))[APP]
+        await fill(parts, "w")
+        await parts.parts.plugins.run_cleanup(ALICE, PROJECT, confirm=True)
+        assert await do_ordered(parts)
+        assert set(await parts.tags()) == {"w", *(f"v{number}" for number in range(8))} - set(first.tags)
+        second = (await plugin.stopped.waiting([APP]))[APP]
+        assert len(second.tags) == 2
+        await parts.parts.plugins.run_cleanup(ALICE, PROJECT, confirm=True)
+        await run_due(parts)
+        assert len(await parts.tags()) == 5
+
+
+async def test_a_confirmation_is_of_one_plan(tmp_path: Path, template: Path, half: dict[str, Any]) -> None:
+    """While it is not carried out, no other plan goes unasked."""
+    async with opened(tmp_path / "gateway", template, **half) as parts:
+        plugin, by = plugin_of(parts), By("operator", "cleanup policy")
+        await fill(parts, "v1", "v2", "w1", "w2")
+        policy = await save(parts, due=False, name_regex="v.*|w.*")
+        asked = (await plugin.runs.plan(await record(parts), policy)).removed
+        chosen = {name: str(asked[name].digest) for name in ("v1", "v2", "w1")}
+        await plugin.runs.run(PROJECT, policy, by, plans={str(APP): chosen})
+        await plugin.stopped.confirm([APP], "alice")
+        for_all = {str(APP): {name: str(tag.digest) for name, tag in asked.items()}}
+        (done,) = await plugin.runs.run(PROJECT, policy, by, plans=for_all)
+        assert done.status == "stopped"
+        assert len(await parts.tags()) == 4
+        # A part of what was confirmed was confirmed.
+        (done,) = await plugin.runs.run(PROJECT, policy, by, plans={str(APP): {"v1": chosen["v1"], "v2": chosen["v2"]}})
+        assert (done.status, await parts.tags()) == ("finished", ["w1", "w2"])
+        assert await plugin.stopped.get(APP) is not None
+
+
 async def test_samples_until_all_is_done(tmp_path: Path, template: Path) -> None:
     """Runs that were cut are unfinished, and go on."""
     async with opened(tmp_path / "gateway", template, cleanup={"max_list_size": 2}) as parts:
@@ -317,8 +441,7 @@ async def test_samples_until_all_is_done(tmp_path: Path, template: Path) -> None
         await save(parts)
         await run_due(parts)
         assert await parts.tags() == []
-        ends = [line["status"] for line in parts.lines if line["event"] == "a repository was cleaned up"]
-        assert ends == ["unfinished", "unfinished", "finished"]
+        assert ends(parts) == ["unfinished", "unfinished", "finished"]
 
 
 # -- by order -------------------------------------------------------------------------------------------------------
@@ -360,6 +483,100 @@ async def test_a_run_that_is_ordered_and_stops(tmp_path: Path, template: Path, h
         assert await parts.parts.plugins.run_cleanup(ALICE, PROJECT, confirm=True) == waiting
         assert await do_ordered(parts)
         assert await parts.tags() == []
+
+
+async def test_a_run_that_is_ordered_takes_longer_than_its_time(tmp_path: Path, template: Path) -> None:
+    """It goes on to its end, also where no policy runs by itself; and is told of as one."""
+    options = {"cleanup": {"delete_timeout": "1ms", "concurrency": 0}}
+    async with opened(tmp_path / "gateway", template, **options) as parts:
+        await fill(parts, "v1", "v2", "v3")
+        policy = await save(parts, due=False)
+        await parts.parts.plugins.run_cleanup(ALICE, PROJECT, confirm=False)
+        assert await do_ordered(parts)
+        assert await parts.tags() == []
+        assert (await record(parts)).cleanup_state == "unscheduled"
+        await fill(parts, "v1", "v2", "v3")
+        heard: list[tuple[int, int]] = []
+        (done,) = await plugin_of(parts).runs.run(
+            PROJECT,
+            policy,
+            By("operator", "cleanup policy"),
+            watch=lambda _, state: heard.append((state.removed, state.planned)),
+        )
+        assert (done.status, done.total, done.planned, done.removed) == ("finished", 3, 3, 3)
+        assert list(dict.fromkeys(heard)) == [(1, 3), (2, 3), (3, 3)]
+
+
+async def test_a_run_that_is_ordered_is_not_gone_on_with_once_the_policy_is_off(tmp_path: Path, template: Path) -> None:
+    """Between two turns somebody may switch the policy off."""
+    async with opened(tmp_path / "gateway", template, cleanup={"delete_timeout": "1ms"}) as parts:
+        await fill(parts, "v1", "v2", "v3")
+        policy = await save(parts, due=False)
+        await save(parts, due=False, enabled=False)
+        (done,) = await plugin_of(parts).runs.run(PROJECT, policy, By("operator", "cleanup policy"))
+        assert (done.status, await parts.tags()) == ("unfinished", ["v2", "v3"])
+
+
+async def test_a_run_that_is_ordered_while_the_policy_is_run(local: Rig) -> None:
+    """The order stands until the policy is run nowhere else, whoever ran it: they may be dead."""
+    await fill(local, "v1")
+    await save(local, due=False)
+    elsewhere = Leases(local.parts.database)
+    holder = await elsewhere.take("cleanup policy acme/app", 600)
+    assert holder is not None
+    await local.parts.plugins.run_cleanup(ALICE, PROJECT, confirm=False)
+    for _ in range(3):
+        assert await do_ordered(local)
+        assert not await do_ordered(local)
+        await pass_time(local.parts.database, 10)
+    assert await local.tags() == ["v1"]
+    await elsewhere.release("cleanup policy acme/app", holder)
+    assert await do_ordered(local)
+    assert await local.tags() == []
+    assert [line["subject"] for line in local.deleted] == ["alice"]
+    await pass_time(local.parts.database, 10)
+    assert not await do_ordered(local)
+
+
+RESTRICTED = [
+    pytest.param("unscheduled", False, id="nothing was to do"),
+    pytest.param("unfinished", False, id="a run was to be gone on with"),
+    pytest.param("unscheduled", True, id="the registry is read-only"),
+]
+
+
+@pytest.mark.parametrize(("state", "read_only"), RESTRICTED)
+async def test_a_run_by_a_plan_that_does_not_finish(
+    tmp_path: Path,
+    template: Path,
+    state: str,
+    read_only: bool,  # noqa: FBT001 - a column
+) -> None:
+    """However it ends, nobody goes on with it without the plan: the repository is left as it was."""
+    async with opened(tmp_path / "gateway", template, cleanup={"delete_timeout": "1ms"}) as parts:
+        plugin, by = plugin_of(parts), By("operator", "cleanup policy")
+        await fill(parts, "v1", "v2", "v3")
+        policy = await save(parts)
+        removed = (await plugin.runs.plan(await record(parts), policy)).removed
+        chosen = {str(APP): {name: str(removed[name].digest) for name in ("v1", "v2")}}
+        started = NOW - DAY
+        await set_state(parts, state, started)
+        await parts.parts.maintenance.switch({"mode": "read_only" if read_only else None})
+        # What ends in the middle, as a command does that is interrupted or killed, undoes nothing.
+        begun = asyncio.Event()
+        run = plugin.runs.run(PROJECT, policy, by, plans=chosen, watch=lambda *_: begun.set())
+        running = asyncio.create_task(run)
+        running.add_done_callback(lambda _: begun.set())
+        await begun.wait()
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        found = await record(parts)
+        assert (found.cleanup_state, found.cleanup_started_at) == (state, started)
+        await plugin.runs.run(PROJECT, policy, by, plans=chosen)
+        found = await record(parts)
+        assert (found.cleanup_state, found.cleanup_started_at) == (state, started)
+        assert (await kept(parts))["next_run_at"] == rules.as_json(policy)["next_run_at"]
+        assert await parts.tags() == (["v1", "v2", "v3"] if read_only else ["v3"])
 
 
 async def test_a_policy_that_is_not_enabled_is_not_run(local: Rig) -> None:
@@ -427,4 +644,20 @@ async def test_a_failure_costs_one_project(local: Rig) -> None:
     await documents(local).put("stopped", "A", {"broken": True}, "somebody")
     await run_due(local)
     assert await local.tags(RepositoryName("acme/z")) == []
-    assert "a cleanup policy could not be run" in events(local)
+    assert "a repository could not be cleaned up" in events(local)
+
+
+async def test_a_failure_costs_one_repository(local: Rig) -> None:
+    """The project's others are cleaned, and nobody takes it for a run whose runner died."""
+    await fill(local, "v1")
+    await fill(local, "v1", repository=OTHER)
+    await save(local)
+    await documents(local).put("stopped", APP, {"broken": True}, "somebody")
+    await run_due(local)
+    assert (await local.tags(), await local.tags(OTHER)) == (["v1"], [])
+    assert (await record(local)).cleanup_state == "unfinished"
+    assert events(local).count("a repository could not be cleaned up") == 1
+    await plugin_of(local).runs.watch()
+    looked = events(local).count("a repository could not be cleaned up")
+    await plugin_of(local).runs.watch()
+    assert events(local).count("a repository could not be cleaned up") == looked

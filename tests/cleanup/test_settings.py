@@ -119,7 +119,7 @@ def record(
     number: int, *, started: datetime | None, state: str = "unscheduled", status: str | None = None
 ) -> RepositoryRecord:
     """Make a repository whose cleanup stands so."""
-    return RepositoryRecord(number, f"acme/{number}", "acme", NOW, status, state, started, 1)
+    return RepositoryRecord(number, f"acme/{number}", "acme", NOW, status, state, started)
 
 
 REPOSITORIES = [

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from gateway.core.retention import Contents, Tagged, plan
 from gateway.errors import InvalidSettingError
@@ -83,6 +87,7 @@ NO_PATTERNS = [
     pytest.param("(?=a)", "(?=", id="a look ahead, which RE2 has not"),
     pytest.param("a{1001}", "repetition", id="too many repetitions"),
     pytest.param("a" * 2049, "longer than 2048", id="too long"),
+    pytest.param(r"(?:\pL\pN?){60}x", "pattern too large", id="short, and a program of 85,000 instructions"),
     pytest.param("\ud800", "not a text", id="half a letter"),
 ]
 
@@ -222,6 +227,28 @@ def test_a_policy_that_makes_no_sense() -> None:
         CleanupRules.of(ExpirationPolicy(older_than="soon"))
 
 
+def test_a_deletion_that_broke_off() -> None:
+    """What stands for a tag that was being deleted goes, whatever its date, and takes no place among the newest."""
+    tags = {"latest": None, "kept": None, "other": None, "v1": None, "v2": 50, "v3": 3}
+    there = contents(tags)
+    broken = frozenset(sha256(name) for name in ("latest", "kept", "other", "v1"))
+    there = replace(there, interrupted=broken)
+    found = plan(APP, there, CleanupRules("v.*|kept", "kept", 1, 7 * DAY), NOW)
+    assert rules_of(found) == {
+        "latest": "latest",
+        "kept": "kept_by_pattern",
+        "other": "no_match",
+        "v1": "INTERRUPTED",
+        "v2": "MATCHED",
+        "v3": "newest",
+    }
+    # Under the tag that was confirmed there is another image by now.
+    only = plan(APP, there, CleanupRules("v.*"), NOW, {"v1": sha256("its image")})
+    assert list(only.removed) == ["v1"]
+    other = plan(APP, there, CleanupRules("v.*"), NOW, {"v2": sha256("v2")})
+    assert list(other.removed) == ["v2"]
+
+
 # -- what belongs together -------------------------------------------------------------------------------
 
 
@@ -293,6 +320,68 @@ def test_bytes() -> None:
     decided_bytes = plan(APP, found, CleanupRules("a|b|index"), NOW)
     assert {tag.name: tag.bytes for tag in decided_bytes.tags} == {"a": 11, "b": 10010, "index": 1000, "kept": 0}
     assert decided_bytes.bytes == 11011
+
+
+GRAPHS = st.lists(
+    st.tuples(
+        st.sets(st.integers(0, 5), max_size=4),
+        st.sets(st.integers(0, 30), max_size=3),
+        st.none() | st.integers(0, 30),
+        st.sampled_from(["v", "kept", ""]),
+    ),
+    min_size=1,
+    max_size=12,
+)
+
+
+@given(GRAPHS)
+def test_bytes_of_any_graph(graph: list[tuple[set[int], set[int], int | None, str]]) -> None:
+    """Whatever leads to what, a tag's bytes are the sum over what it leads to and no tag that stays does."""
+    names = [sha256(str(place)) for place in range(len(graph))]
+    below: dict[str, set[str]] = {name: set() for name in names}
+    children: dict[str, list[str]] = {}
+    subjects: dict[str, str | None] = {}
+    for place, (_, listed, subject, _) in enumerate(graph):
+        children[names[place]] = sorted({names[one % place] for one in listed} if place else set())
+        below[names[place]] |= set(children[names[place]])
+        subjects[names[place]] = names[subject % place] if subject is not None and place else None
+    for name, subject_of in subjects.items():
+        if subject_of is not None:
+            below[subject_of].add(name)
+
+    def reached(start: set[str]) -> set[str]:
+        while True:
+            more = start | {one for digest in start for one in below[digest]}
+            if more == start:
+                return start
+            start = more
+
+    blobs = {name: {f"blob {one}": 10**one for one in own} for name, (own, _, _, _) in zip(names, graph, strict=True)}
+    tagged = [Tagged(f"{tag}{place}", names[place]) for place, (_, _, _, tag) in enumerate(graph) if tag]
+    found = plan(APP, Contents(tagged, subjects, children, blobs), CleanupRules("v.*"), NOW)
+    kept = {blob for one in reached({tag.digest for tag in found.tags if not tag.remove}) for blob in blobs[one]}
+
+    def freed(start: set[str]) -> int:
+        sizes = {blob: size for one in reached(start) for blob, size in blobs[one].items() if blob not in kept}
+        return sum(sizes.values())
+
+    assert {tag.name: tag.bytes for tag in found.tags if tag.remove} == {
+        tag.name: freed({tag.digest}) for tag in found.tags if tag.remove
+    }
+    assert found.bytes == freed({tag.digest for tag in found.tags if tag.remove})
+
+
+def test_a_long_chain() -> None:
+    """A plan over 10,000 tagged images, each the subject of the next, takes no longer than one over any others."""
+    names = [sha256(str(place)) for place in range(10_000)]
+    tagged = [Tagged(f"v{place:05}", name) for place, name in enumerate(names)]
+    subjects = {name: names[place - 1] if place else None for place, name in enumerate(names)}
+    blobs = {name: {name: 1} for name in names}
+    began = time.monotonic()
+    found = plan(APP, Contents(tagged, subjects, {}, blobs), CleanupRules(".*"), NOW)
+    assert time.monotonic() - began < 5
+    assert [tag.bytes for tag in found.tags] == list(range(10_000, 0, -1))
+    assert found.bytes == 10_000
 
 
 def test_only_what_was_confirmed() -> None:

@@ -152,7 +152,9 @@ def _errors(status: int, code: str, message: str) -> _RefusalError:
 class FakeGitLab:
     """A GitLab of one release over a directory, in a thread of its own.
 
-    `mode`, `delay`, `registry_enabled`, `version` and `directory` may be set while it runs. Of the modes, `slow` waits
+    `mode`, `delay`, `registry_enabled`, `version`, `directory`, `throttled` (the requests that are one too many of
+    whoever sends them), `instead` (JSON for a path in place of its own answer) and `counts` (whether lists say how long
+    they are) may be set while it runs. Of the modes, `slow` waits
     `delay` seconds and then answers, `down` breaks connections off (to refuse them, `stop`), `429`, `500` and `503`
     fail, `garbage` is 200 with half a JSON, `redirect` leads to the login page, and `maintenance` is GitLab's
     maintenance mode, which leaves `pull` of everything.
@@ -164,9 +166,17 @@ class FakeGitLab:
         self.url = f"http://127.0.0.1:{self.port}"
         self.mode: Mode = "ok"
         self.delay = 0.0
+        self.throttled: Callable[[Asked], bool] = lambda _: False
+        self.instead: dict[str, object] = {}
+        self.counts = True
+        self.most_at_once = 0
+        """How many requests were under way at the same time, at most."""
+        self._under_way = 0
         self.registry_enabled = True
         self.version = VERSIONS[release]
         self.requests: list[Asked] = []
+        self.targets: list[str] = []
+        """The path and query of each request to the letter."""
         self.repositories: set[str] = set()
         """The records that granted pushes made (3.3, step 8)."""
         self.service_token = f"glpat-{secrets.token_urlsafe(16)}"
@@ -293,9 +303,19 @@ class FakeGitLab:
             request.headers.copy(),
         )
         self.requests.append(asked)
-        broken = await self._broken(request)
+        self.targets.append(request.raw_path)
+        self._under_way += 1
+        self.most_at_once = max(self.most_at_once, self._under_way)
+        try:
+            broken = await self._broken(request)
+        finally:
+            self._under_way -= 1
         if broken is not None:
             return broken
+        if self.throttled(asked):
+            return web.json_response({"message": "429 Too Many Requests"}, status=429, headers={"Retry-After": "42"})
+        if raw in self.instead:
+            return web.json_response(self.instead[raw])
         try:
             call = _Call(asked, request.headers, body, self._company)
             return self._dispatch(call)
@@ -682,6 +702,9 @@ class FakeGitLab:
             "X-Prev-Page": str(there.get("prev", "")),
             "Link": ", ".join(links),
         }
+        if not self.counts:
+            # As GitLab does of more than 10,000 items.
+            headers = {name: value for name, value in headers.items() if not name.startswith("X-Total")}
         return web.json_response(items[(page - 1) * size : page * size], headers=headers)
 
     def _member(self, call: _Call, wanted: str, user_id: str) -> web.Response:

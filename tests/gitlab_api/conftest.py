@@ -42,6 +42,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayProcess]
             "mode": "api",
             "service_token_file": str(folder / "service-token"),
             "failed_logins": 1_000_000,
+            "anonymous_questions": 1_000_000,
         }
         sources: list[dict[str, object]] = [source, {"use": "naming"}, {"use": "visibility"}]
         gateway = GatewayProcess(folder / "gateway", sources=sources, extra={"anonymous": "direct"})

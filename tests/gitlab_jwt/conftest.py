@@ -35,6 +35,7 @@ def served(gitlab: FakeGitLab, tmp_path_factory: pytest.TempPathFactory) -> Iter
         "url": gitlab.url,
         "certificate_file": str(folder / "gitlab.crt"),
         "failed_logins": 1_000_000,
+        "anonymous_questions": 1_000_000,
     }
     sources: list[dict[str, object]] = [source, {"use": "naming"}, {"use": "visibility"}]
     gateway = GatewayProcess(folder / "gateway", sources=sources, extra={"anonymous": "direct"})

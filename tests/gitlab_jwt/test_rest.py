@@ -150,7 +150,7 @@ def test_a_revoked_token(start: Start, own: FakeGitLab) -> None:
         deciding.identity(DEVELOPER)
 
 
-FAILURES: list[Mode] = ["down", "429", "500", "503", "garbage", "redirect"]
+FAILURES: list[Mode] = ["down", "500", "503", "garbage", "redirect"]
 
 
 @pytest.mark.parametrize("mode", FAILURES)
@@ -294,14 +294,89 @@ def test_a_job_s_role(start: Start, own: FakeGitLab, username: str, allowed: str
 # -- groups -------------------------------------------------------------------------------------------------
 
 
-def test_a_large_group(start: Start) -> None:
-    """A group's projects are read page by page, to the last."""
+def large(names: list[str]) -> FakeGitLab:
+    """Make a GitLab with a group of many projects."""
     many = directory()
-    names = [f"large/p{number:03}" for number in range(120)]
     many["groups"].append({"path": "large", "visibility": "public"})
     many["projects"] += [{"path": name, "visibility": "public"} for name in names]
-    with FakeGitLab(many) as fake:
-        assert start(fake).listed(DEVELOPER, "large") == names
+    return FakeGitLab(many)
+
+
+@pytest.mark.parametrize("counts", [True, False], ids=["GitLab says how many", "GitLab does not"])
+@pytest.mark.parametrize("size", [0, 49, 50, 51, 450])
+def test_a_large_group(start: Start, size: int, *, counts: bool) -> None:
+    """A group's projects are read to the last, each once and in GitLab's order."""
+    names = [f"large/p{number:03}" for number in range(size)]
+    with large(names) as fake:
+        fake.counts = counts
+        deciding = start(fake)
+        identity, plugins = deciding.identity(DEVELOPER), deciding.plugins
+        group = deciding.run(plugins.find_group(identity, "large"))
+        assert group is not None
+        assert [one.path for one in deciding.run(plugins.group_projects(identity, group))] == names
+
+
+@pytest.mark.parametrize(("concurrency", "most"), [(32, 8), (3, 2), (1, 1)])
+def test_pages_are_read_side_by_side(start: Start, concurrency: int, most: int) -> None:
+    """Where GitLab says how many there are, pages are read at the same time, and leave room for others' questions."""
+    with large([f"large/p{number:03}" for number in range(600)]) as fake:
+        deciding = start(fake, concurrency=concurrency)
+        fake.mode, fake.delay = "slow", 0.1
+        assert len(deciding.listed(DEVELOPER, "large")) == 600
+        assert fake.most_at_once == most
+
+
+def test_a_page_that_fails_fails_the_list(start: Start) -> None:
+    """A list of which one page can't be read is 503, and not a shorter one."""
+    with large([f"large/p{number:03}" for number in range(450)]) as fake:
+        deciding = start(fake)
+        fake.throttled = lambda asked: ("page", "5") in asked.query
+        with pytest.raises(RegistryError) as refused:
+            deciding.listed(DEVELOPER, "large")
+        assert refused.value.status == 429
+
+
+NO_KEYS = ["", ".", "..", "../user", "mx/..", "mx//home", "/mx/home", "mx/home/"]
+
+
+@pytest.mark.parametrize("wanted", NO_KEYS)
+@pytest.mark.parametrize("who", [None, DEVELOPER, of_job(job("developer").password)], ids=["nobody", "user", "job"])
+def test_what_can_be_no_key_is_not_asked(start: Start, own: FakeGitLab, who: Any, wanted: str) -> None:
+    """A key with a part that is empty or leads elsewhere names nothing in GitLab, which is not asked."""
+    deciding = start(own)
+    identity = deciding.identity(who)
+    own.requests.clear()
+    assert deciding.run(deciding.plugins.find_project(identity, wanted)) is None
+    assert deciding.run(deciding.plugins.find_group(identity, wanted)) is None
+    assert own.requests == []
+
+
+SHAPES: list[Any] = [
+    pytest.param([], id="list"),
+    pytest.param({}, id="nothing"),
+    pytest.param("text", id="text"),
+    pytest.param(None, id="null"),
+    pytest.param(
+        {"id": 1, "path_with_namespace": HOME, "full_path": "mx", "visibility": "odd"}, id="unknown visibility"
+    ),
+    pytest.param(
+        {"id": "one", "path_with_namespace": HOME, "full_path": "mx", "visibility": "public"}, id="number that is none"
+    ),
+]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_an_answer_of_another_shape(start: Start, own: FakeGitLab, shape: Any) -> None:
+    """What is not GitLab's is an answer that can't be had, 503; no plugin fails of it, and others are asked."""
+    deciding = start(own)
+    identity, plugins = deciding.identity(DEVELOPER), deciding.plugins
+    own.instead |= {f"/api/v4/{HOME_PATH}": shape, "/api/v4/groups/mx": shape}
+    for _ in range(8):
+        for question in (plugins.find_project(identity, HOME), plugins.find_group(identity, "mx")):
+            with pytest.raises(RegistryError) as refused:
+                deciding.run(question)
+            assert (type(refused.value), refused.value.status) == (RegistryError, 503)
+    assert deciding.project(DEVELOPER, CAMEL) is not None
 
 
 # -- what is passed on ----------------------------------------------------------------------------------------
@@ -364,16 +439,26 @@ def test_no_call_leaves_the_api(start: Start, own: FakeGitLab, path: str) -> Non
     assert len(own.requests) == asked
 
 
-def test_a_failing_page_stops_nobody(start: Start, own: FakeGitLab) -> None:
+PAGES = [
+    *(pytest.param(mode, False, id=f"{mode}, what is found out") for mode in ("500", "503", "garbage", "redirect")),
+    *(pytest.param(mode, True, id=f"{mode}, what is passed on") for mode in ("500", "503", "redirect")),
+]
+
+
+@pytest.mark.parametrize(("mode", "passed"), PAGES)
+def test_a_failing_page_stops_nobody(start: Start, own: FakeGitLab, mode: Mode, *, passed: bool) -> None:
     """However often a page fails that a client chose, GitLab is asked for others."""
     deciding = start(own)
-    identity = deciding.identity(MAINTAINER)
-    own.mode = "500"
-    for _ in range(8):
+    identity, plugins = deciding.identity(MAINTAINER), deciding.plugins
+    own.mode = mode
+    for number in range(8):
+        call = ApiCall("GET", f"projects/mx%2Fzz{number}")
+        question: Any = plugins.relay(identity, call) if passed else plugins.find_project(identity, f"mx/zz{number}")
         with pytest.raises(RegistryError):
-            deciding.run(deciding.plugins.relay(identity, ApiCall("GET", "user")))
+            deciding.run(question)
     own.mode = "ok"
     assert deciding.relayed(MAINTAINER, ApiCall("GET", "user")).status == 200
+    assert deciding.knows(DEVELOPER)
 
 
 def test_the_service_token_is_not_for_callers(start: Start, own: FakeGitLab) -> None:

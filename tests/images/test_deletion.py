@@ -184,7 +184,7 @@ async def test_a_number_is_never_another_s(images: Rig) -> None:
     again = await images.parts.images.named(APP)
     assert again is not None
     assert again.id > task.payload["number"]
-    assert await images.parts.images.repository(task.payload["number"]) is None
+    assert await images.parts.images.repository(ALICE, task.payload["number"]) is None
 
 
 async def test_a_push_that_relies_on_an_old_blob_stays(local: Rig) -> None:

@@ -214,6 +214,30 @@ async def test_what_belongs_goes_later_where_the_registry_fails(tmp_path: Path) 
             assert {line["digest"] for line in images.deleted} >= {subject.digest, sbom.digest}
 
 
+async def test_a_tag_that_is_half_deleted_goes_later(tmp_path: Path) -> None:
+    """A registry that fails between the two steps of a tag's deletion is asked for the second, and nothing is left."""
+    with ForwardProxy() as proxy, distribution(tmp_path) as registry:
+        backend = {"use": "backend_distribution", "url": registry.url, "proxy": proxy.url, "exclusive": True}
+        async with rig(tmp_path / "gateway", backend=backend) as images:
+            subject = image()
+            companion = f"sha256-{subject.digest.partition(':')[2]}.sig"
+            await images.push(subject, "v1")
+            await images.push(artifact(), companion)
+            await images.push(image(), "v2")
+            proxy.last = f"PUT {registry.url}/v2/{APP}/manifests/v1"
+            with pytest.raises(RegistryError) as caught:
+                await images.parts.images.delete_tag(APP, Tag("v1"), BY)
+            assert caught.value.status >= 500
+            proxy.last = None
+            async with images.parts.database.write() as writer:
+                await writer.run(update(tasks).values(due_at=0))
+            await _do(images, await _claimed(images))
+            assert await images.tags() == ["v2"]
+            there = Wire(registry.url).get(f"/v2/{APP}/tags/list").expect(200).json()
+            assert there["tags"] == ["v2"]
+            assert [line["tags"] for line in images.deleted] == [["v1"], [companion]]
+
+
 async def test_a_refused_deletion_takes_no_record(tmp_path: Path) -> None:
     """A registry that deletes nothing leaves all that is known: who pushed when, and what refers to what."""
     with distribution(tmp_path, delete=False) as registry:

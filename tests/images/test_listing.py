@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from sqlalchemy import update
 
+from gateway.core.database import SqliteReader
 from gateway.core.schema import manifests, repositories, tags
 from gateway.oci import RepositoryName, Tag
 from gateway.plugins import TagSearch
@@ -73,6 +74,10 @@ SEARCHES = [
     ({"platform": "linux/arm64/v8"}, ["c"]),
     ({"platform": "LINUX/AMD64"}, ["B", "a", "d"]),
     ({"platform": "linux"}, []),
+    ({"platform": "linux/arm64"}, ["c"]),
+    ({"platform": "linux/arm64/v7"}, []),
+    ({"platform": "linux/arm"}, []),
+    ({"platform": "linux/%"}, []),
     ({"pushed_by": "alice"}, ["B", "a", "c", "d"]),
     ({"pushed_by": "bob"}, []),
     ({"after": "a"}, ["c", "d"]),
@@ -178,20 +183,56 @@ async def test_the_size_of_a_repository(images: Rig) -> None:
 
 
 async def test_repositories_of_projects(local: Rig) -> None:
-    """The repositories of the projects that are asked for, by number, with how many tags each has."""
+    """The repositories of the projects that are asked for, by number."""
     below = RepositoryName("acme/app/below")
     await local.push(image(), "v1", "v2")
     await local.push(image(), "v1", name=below)
     found, total = await local.parts.images.repositories(ALICE, ["acme/app"])
-    assert [(record.path, record.tags_count) for record in found] == [(APP, 2), (below, 1)]
+    assert [record.path for record in found] == [APP, below]
     assert total == 2
     assert (found[0].project, found[0].status, found[0].cleanup_started_at) == ("acme/app", None, None)
     page, total = await local.parts.images.repositories(ALICE, ["acme/app"], offset=1, limit=1)
     assert [record.path for record in page] == [below]
     assert total == 2
     assert await local.parts.images.repositories(ALICE, ["acme/other"]) == ([], 0)
-    assert await local.parts.images.repository(found[1].id) == found[1]
-    assert await local.parts.images.repository(2**70) is None
+    assert await local.parts.images.repository(ALICE, found[1].id) == found[1]
+    assert await local.parts.images.repository(ALICE, 2**70) is None
+
+
+OWNERS = {
+    "acme/app": ("", "acme/app"),
+    "acme/app/x": ("", "acme/app"),
+    "acme/app/x/y": ("", "acme/app"),
+    "acme/app2": ("", ""),
+    "acme/app-x": ("", ""),
+    "acme/app.x": ("", ""),
+    "acme": ("", ""),
+    "acme/other/app": ("", ""),
+    "acme/app/taken": ("acme/taken", "acme/taken"),
+}
+"""By path: the project that is recorded, and the one once `acme/app` is known."""
+
+
+async def test_what_is_nobodys_becomes_a_project_s(local: Rig) -> None:
+    """What lies at a project's path or below it and belongs to no other is its own as soon as it is asked for."""
+    await local.parts.metadata.record({RepositoryName(path): before for path, (before, _) in OWNERS.items()})
+    found, total = await local.parts.images.repositories(ALICE, ["acme/app"])
+    own = {path for path, (_, after) in OWNERS.items() if after == "acme/app"}
+    assert ({record.path for record in found}, total) == (own, len(own))
+    for path, (_, after) in OWNERS.items():
+        record = await local.parts.images.named(RepositoryName(path))
+        assert record is not None
+        assert record.project == after
+
+
+async def test_tags_are_counted(images: Rig) -> None:
+    """Those that there are now, of several repositories; one that has none has none."""
+    below = RepositoryName("acme/app/below")
+    await images.push(image(), "v1", "v2")
+    await images.push(image(), name=below)
+    assert await images.parts.images.tag_counts(ALICE, [APP, below]) == {APP: 2, below: 0}
+    await images.parts.images.delete_tag(APP, Tag("v1"), BY)
+    assert await images.parts.images.tag_counts(ALICE, [APP]) == {APP: 1}
 
 
 async def test_a_repository_without_tags_has_none(images: Rig) -> None:
@@ -251,6 +292,22 @@ SHAPES = [
     TagSearch(limit=50, order="size", dated=True),
     TagSearch(limit=10, search="v1"),
 ]
+
+
+async def test_other_requests_do_not_wait_for_all_names_or_their_number(local: Rig) -> None:
+    """Neither is read on the event loop."""
+    await _many(local, 100)
+    reader = local.parts.database._reader
+    if not isinstance(reader, SqliteReader):
+        return
+    seen: list[str] = []
+    reader._quick.set_trace_callback(seen.append)
+    assert len((await local.parts.images.tag_names(ALICE, [APP]))[APP]) == 101
+    assert await local.parts.images.tag_counts(ALICE, [APP]) == {APP: 101}
+    await local.parts.images.repositories(ALICE, ["acme/app"])
+    reader._quick.set_trace_callback(None)
+    assert seen
+    assert not [statement for statement in seen if "FROM tags" in statement or "JOIN tags" in statement]
 
 
 @pytest.mark.parametrize("search", SHAPES, ids=["name", "created", "pushed", "size", "search"])

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import pytest
 
 from gateway.errors import RegistryError
-from gateway.oci import Tag
-from gateway.plugins import TagSearch
-from tests.contracts.oci.content import image
+from gateway.oci import Digest, Tag
+from gateway.plugins import CleanupRules, TagSearch
+from tests.contracts.oci.content import KINDS, image
 from tests.images.conftest import ALICE, APP, BY, Rig, rig
 from tests.support.distribution import Distribution, distribution
+from tests.support.images import Blob
 from tests.support.images import image as small_image
 from tests.support.wire import Wire
 
@@ -110,6 +112,72 @@ async def test_a_signature_stays_for_a_tag_that_came_past_the_gateway(shared: Ri
     there.push_image(APP, "theirs", subject)
     assert await shared.parts.images.delete_tag(APP, Tag("mine"), BY)
     assert await shared.tags() == [companion, "theirs"]
+
+
+async def test_a_signature_stays_for_a_tag_that_was_moved_past_the_gateway(shared: Rig, registry: Distribution) -> None:
+    """The last recorded tag of an image is not the last where somebody has moved another one there."""
+    subject = small_image(b"signed")
+    there = Wire(registry.url)
+    there.push_image(APP, "mine", subject)
+    there.push_image(APP, "theirs", small_image(b"something else"))
+    await shared.tags()
+    companion = f"sha256-{subject.manifest.digest.partition(':')[2]}.sig"
+    await shared.push(image(), companion)
+    there.push_image(APP, "theirs", subject)
+    assert await shared.parts.images.delete_tag(APP, Tag("mine"), BY)
+    assert await shared.tags() == [companion, "theirs"]
+
+
+async def test_a_plan_is_about_where_tags_point(shared: Rig, registry: Distribution) -> None:
+    """A tag that was moved past the gateway is planned as what it is now, and not as what it was."""
+    there = Wire(registry.url)
+    for tag in ("older", "newer"):
+        there.push_image(APP, tag, small_image(tag.encode()))
+    rules = CleanupRules(".*", None, None, None)
+    before = await shared.parts.images.plan(APP, rules)
+    moved = small_image(b"moved")
+    there.push_image(APP, "older", moved)
+    after = await shared.parts.images.plan(APP, rules)
+    assert before.removed["older"].digest != moved.manifest.digest
+    assert after.removed["older"].digest == moved.manifest.digest
+    assert after.removed["newer"] == before.removed["newer"]
+
+
+async def test_a_build_cache_that_others_pushed(shared: Rig, registry: Distribution) -> None:
+    """BuildKit's index of layers, of which the registry fails to say that they are no manifests, is listed and goes."""
+    there, cache = Wire(registry.url), KINDS["index-of-build-cache"]()
+    for blob in cache.blobs:
+        there.push_blob(APP, Blob(blob.media_type, blob.content))
+    there.put_manifest(APP, "cache", Blob(cache.media_type, cache.content)).expect(201)
+    assert await shared.tags() == ["cache"]
+    assert await shared.parts.images.deletion.remove(APP, Digest(cache.digest), BY)
+    assert await shared.tags() == []
+
+
+async def test_tags_whose_manifest_is_lost(shared: Rig, registry: Distribution, tmp_path: Path) -> None:
+    """They are undated tags to a cleanup, and go where the pattern fits and no date is asked for (semantics 7.2)."""
+    there = Wire(registry.url)
+    for tag in ("good", "broken"):
+        there.push_image(APP, tag, small_image(tag.encode()))
+    digest = small_image(b"broken").manifest.digest
+    revisions = tmp_path / "registry/store/docker/registry/v2/repositories" / APP / "_manifests/revisions/sha256"
+    (revisions / digest.partition(":")[2] / "link").unlink()
+    there.get(f"/v2/{APP}/manifests/broken").expect(404)
+    images = shared.parts.images
+    for rules, rule in (
+        (CleanupRules(".*", None, 2, None), "newest"),
+        (CleanupRules(".*", None, None, timedelta(days=7)), "undated"),
+        (CleanupRules("go.*", None, None, None), "no_match"),
+        (CleanupRules(".*", None, None, None), "matched"),
+    ):
+        plan = await images.plan(APP, rules)
+        assert {tag.name: tag.rule for tag in plan.tags}["broken"] == rule
+    plan = await images.plan(APP, CleanupRules("broken", None, None, None))
+    assert list(plan.removed) == ["broken"]
+    done = await images.apply(plan, BY)
+    assert (done.removed, done.finished) == (1, True)
+    assert there.get(f"/v2/{APP}/tags/list").expect(200).json()["tags"] == ["good"]
+    assert [tag.name for tag in (await images.plan(APP, CleanupRules(".*", None, None, None))).tags] == ["good"]
 
 
 async def test_a_registry_that_is_down(shared: Rig, registry: Distribution) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import ExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -16,8 +18,8 @@ from tests.support.peers import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
+ROOT = Path(__file__).parents[2]
 LOCAL, REGISTRY, GITLAB, FACTS = "local", "registry", "a GitLab", "a GitLab's facts"
 EVERYWHERE = {"tests.rest.test_clients"}
 """The modules whose tests are the same wherever the bytes are and whoever knows the people."""
@@ -39,6 +41,24 @@ def place(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         gateway.start()
         yield Place(gateway)
         gateway.end()
+
+
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    """Serve with a plugin that hides and vetoes, offered as if a distribution of its own did."""
+    folder = tmp_path_factory.mktemp("guarded")
+    offer = folder / "site" / "guard-1.0.dist-info"
+    offer.mkdir(parents=True)
+    (offer / "METADATA").write_text("Metadata-Version: 2.1\nName: guard\nVersion: 1.0\n")
+    (offer / "entry_points.txt").write_text("[gateway.plugins]\nguard = tests.rest.guard:Plugin\n")
+    directory = {"use": "auth_local", "directory": str(folder / "gateway" / "directory.yaml")}
+    sources = [directory, {"use": "naming"}, {"use": "visibility"}, {"use": "guard"}]
+    gateway = GatewayProcess(folder / "gateway", sources=sources)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("PYTHONPATH", os.pathsep.join([str(offer.parent), str(ROOT)]))
+        gateway.start()
+    yield Place(gateway)
+    gateway.end()
 
 
 def _options(way: str, folder: Path, behind: ExitStack) -> Options:

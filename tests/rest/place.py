@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+import sqlite3
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
@@ -82,6 +83,11 @@ class Place:
             wire.put_manifest(repository, each.manifest.digest, each.manifest).expect(201)
         for tag in tags:
             wire.put_manifest(repository, tag, content.manifest).expect(201)
+
+    def recorded(self) -> dict[str, int]:
+        """Read the numbers of all repositories where they are recorded, which nobody hears of."""
+        with closing(sqlite3.connect(self.gateway.data / "gateway.db")) as database:
+            return dict(database.execute("SELECT path, id FROM repositories"))
 
     def number(self, project: str, path: str) -> int:
         """Look up the number of a repository."""

@@ -209,6 +209,20 @@ BODIES = [
         "message body does not match declared format",
         id="parts without a boundary",
     ),
+    *(
+        pytest.param(b"x", {"Content-Type": f"multipart/form-data; {boundary}"}, 400, "400 Bad request", id=boundary)
+        for boundary in ("boundary*=%00''x", "boundary*=idna''%ff")
+    ),
+    *(
+        pytest.param(
+            b"--x\r\nContent-Disposition: form-data; name=a; " + name + b"\r\n\r\nb\r\n--x--",
+            {"Content-Type": "multipart/form-data; boundary=x"},
+            400,
+            "400 Bad request",
+            id=name.decode(),
+        )
+        for name in (b"filename*=idna''%ff", b"filename*=%00''x")
+    ),
     pytest.param(
         b'{"container_expiration_policy_attributes": "x"}',
         JSON,

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from gateway.plugins import CleanupRules
+from plugins.gitlab_api import Plugin
+from plugins.gitlab_api.cleanup import Cleanup
+from tests.contracts.oci import content
+from tests.images.conftest import APP, rig
 from tests.rest.place import Place, url
+from tests.support.gateway import PROGRAM
 from tests.support.images import image
+from tests.support.peers import run
 from tests.support.people import ALICE_API, BOB_API, CAROL_API, MALLORY_API
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     from tests.conftest import GatewayFactory
     from tests.support.wire import Account
@@ -62,7 +72,7 @@ def _plan(place: Place, account: Account = ALICE_API) -> Any:
 
 def test_a_plan_says_what_would_become_of_each_tag(place: Place) -> None:
     """Every tag is there with the rule that decides, and nothing goes because of it."""
-    plan = _plan(place, BOB_API)
+    plan = _plan(place)
     decided = {tag["name"]: (tag["decision"], tag["rule"]) for tag in plan["tags"]}
     assert decided == {
         "latest": ("keep", "latest"),
@@ -71,7 +81,7 @@ def test_a_plan_says_what_would_become_of_each_tag(place: Place) -> None:
         "old-2": ("remove", "matched"),
     }
     assert plan["repository"] == PROJECT
-    assert plan["percent"] == 50.0
+    assert (plan["percent"], plan["cut"], plan["waiting"]) == (50.0, False, None)
     assert plan["bytes"] == sum(tag["bytes"] for tag in plan["tags"]) > 0
     assert _tags(place) == ["latest", "new", "old-1", "old-2"]
 
@@ -92,7 +102,8 @@ def test_a_run_that_would_remove_too_much_waits(place: Place) -> None:
     while not waiting and time.monotonic() < until:
         answer = place.send("POST", url("projects", PROJECT, "registry", "cleanup", "run")).expect(202)
         waiting = answer.json()["plans"]
-    assert waiting == {PROJECT: _plan(place)["id"]}
+    plan = _plan(place)
+    assert waiting == {PROJECT: plan["id"]} == {PROJECT: plan["waiting"]}
     assert _tags(place) == ["latest", "new", "old-1", "old-2"]
     confirmed = place.send("POST", url("projects", PROJECT, "registry", "cleanup", "confirm")).expect(202)
     assert confirmed.json()["plans"] == waiting
@@ -102,14 +113,14 @@ def test_a_run_that_would_remove_too_much_waits(place: Place) -> None:
 CALLERS = [
     pytest.param(None, 404, 404, id="nobody"),
     pytest.param(MALLORY_API, 404, 404, id="stranger"),
-    pytest.param(BOB_API, 200, 403, id="reporter"),
-    pytest.param(CAROL_API, 200, 403, id="developer"),
+    pytest.param(BOB_API, 403, 403, id="reporter"),
+    pytest.param(CAROL_API, 403, 403, id="developer"),
 ]
 
 
 @pytest.mark.parametrize(("account", "plan", "run"), CALLERS)
 def test_who_may(place: Place, account: Account | None, plan: int, run: int) -> None:
-    """Who sees the images sees the plan; maintainers run it."""
+    """Maintainers see the plan, and run it."""
     place.get("projects", PROJECT, "registry", "cleanup", "plan", account=account).expect(plan)
     for word in ("run", "confirm"):
         status = place.send("POST", url("projects", PROJECT, "registry", "cleanup", word), account).status
@@ -123,3 +134,30 @@ def test_a_policy_that_is_off_is_planned_and_not_run(place: Place) -> None:
     assert _plan(place)["percent"] == 50.0
     answer = place.send("POST", url("projects", PROJECT, "registry", "cleanup", "run")).expect(400)
     assert "not enabled" in answer.json()["message"]
+
+
+def test_the_plan_is_the_one_that_runs(gateway_factory: GatewayFactory) -> None:
+    """Where a run looks at a part of the tags, the plan is of that part, over the API as on the command line."""
+    place = Place(gateway_factory(cleanup={"max_list_size": 1}))
+    for number in range(8):
+        place.push(PROJECT, image(f"image {number}".encode()), f"old-{number}")
+    _set(place, POLICY)
+    plan = _plan(place)
+    printed = run([PROGRAM, "cleanup", "plan", PROJECT, "--json", "--config", place.gateway.config]).stdout
+    assert plan["id"] == json.loads(printed)["repositories"][0]["id"]
+    assert plan["cut"] is True
+    assert [tag["rule"] for tag in plan["tags"]].count("not_listed") == 7
+
+
+async def test_equal_questions_are_answered_by_one_plan(tmp_path: Path) -> None:
+    """Who asks while a plan of the same repository is made gets that one; who asks later gets another."""
+    async with rig(tmp_path) as parts:
+        await parts.push(content.image(), "v1")
+        plugin = parts.parts.plugins.plugin("gitlab_api")
+        assert isinstance(plugin, Plugin)
+        planned = partial(Cleanup(plugin._lent)._planned, APP)
+        rules = CleanupRules(".*")
+        first, second, other = await asyncio.gather(planned(rules), planned(rules), planned(CleanupRules("w.*")))
+        assert first is second
+        assert (list(first.removed), list(other.removed)) == (["v1"], [])
+        assert await planned(rules) is not first

@@ -92,6 +92,18 @@ def test_it_marks_what_gitlab_lacks(document: dict[str, Any]) -> None:
     assert "Ours" in document["paths"][f"{API}groups/{{id}}/registry/has_tags"]["get"]["summary"]
 
 
+RELAYED = {"user", "version", "personal_access_tokens/self", "projects/{id}", "groups/{id}"}
+"""What a GitLab behind answers, where there is one."""
+
+
+def test_it_names_every_status(document: dict[str, Any]) -> None:
+    """Too many wrong tokens stop every route, and a GitLab behind may answer with any status."""
+    for path, item in document["paths"].items():
+        for operation in item.values():
+            assert {"405", "429", "503"} <= set(operation["responses"])
+            assert ("default" in operation["responses"]) is (path.removeprefix(API) in RELAYED)
+
+
 def test_it_is_sound(place: Place) -> None:
     """OpenAPI 3.1, every reference resolves."""
     schema = schemathesis.openapi.from_url(place.gateway.base_url + DOCUMENT)

@@ -140,6 +140,19 @@ def test_an_odd_event_is_taken(told: Told, envelope: object) -> None:
         assert "lie" not in {tag["name"] for tag in told.place.tags(PRIVATE, PRIVATE)}
 
 
+def test_a_good_event_is_heard_beside_an_odd_one(told: Told) -> None:
+    """One that names no repository costs the others nothing."""
+    name, content = f"{PRIVATE}/beside", image(b"beside an odd event")
+    told.place.push(name, content, "v1")
+    past = Wire(told.registry.url)
+    digest = past.manifest(name, "v1").expect(200).header("Docker-Content-Digest")
+    past.put_manifest(name, "v2", content.manifest).expect(201)
+    target = {"repository": name, "digest": digest, "tag": "v2", "mediaType": MANIFEST}
+    odd = [{"action": "push", "target": {"digest": digest}}, {"action": "push", "target": {"repository": None}}]
+    told.post(json.dumps({"events": [*odd, {"action": "push", "target": target}]}).encode()).expect(200)
+    eventually(lambda: len(told.place.tags(PRIVATE, name)) == 2, "the good event is heard")
+
+
 @pytest.mark.parametrize(
     "body", [b"", b"{", b"[]", b'{"events": 1}', b'{"events": [{}]}', b"[" * 100_000], ids=range(6)
 )

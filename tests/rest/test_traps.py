@@ -212,5 +212,6 @@ def test_while_the_registry_is_read_only_nothing_is_deleted(tmp_path: Path) -> N
             answer = place.send("DELETE", below(place, PRIVATE, PRIVATE, *more) + "?name_regex=.*").expect(503)
             assert "read-only for maintenance" in answer.json()["message"]
         assert [tag["name"] for tag in place.tags(PRIVATE, PRIVATE)] == ["v1"]
+        place.get("projects", PRIVATE, "registry", "cleanup", "plan").expect(200)
     finally:
         gateway.end()

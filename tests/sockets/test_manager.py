@@ -26,6 +26,7 @@ from gateway.plugins import (
     Decision,
     Deny,
     Endpoint,
+    Group,
     Identity,
     InvalidCredentialError,
     ManifestStore,
@@ -345,6 +346,87 @@ def test_a_failing_veto_lets_nothing_through(answer: object) -> None:
     """A veto that raises or says something else is a failure."""
     with pytest.raises(PluginFailedError, match=r"^p0: gateway_admit_request"):
         asked(_vetoes(answer)).admit_request(ALICE, FACTS)
+
+
+# -- projects and their repositories ----------------------------------------------------------------------
+
+
+def _knows(*paths: str) -> type[Sample]:
+    class Plugin(Sample):
+        """Knows some projects, all of them in one group."""
+
+        @hookimpl
+        async def gateway_project(self, candidates: Sequence[str]) -> Project | None:
+            """Give the first that it knows."""
+            return next((self._project(path) for path in candidates if path in paths), None)
+
+        @hookimpl
+        async def gateway_find_project(self, key: int | str) -> Project | None:
+            """Give it by its path."""
+            return self._project(str(key)) if key in paths else None
+
+        @hookimpl
+        async def gateway_group_projects(self) -> list[Project]:
+            """Give all."""
+            return [self._project(path) for path in paths]
+
+        def _project(self, path: str) -> Project:
+            return Project(path, Visibility.PRIVATE, id=1)
+
+    return Plugin
+
+
+OWNERS = [
+    pytest.param("p0", "acme/app", "p0", id="the first source's"),
+    pytest.param("p1", "acme/app", None, id="the first source's, by the second's user"),
+    pytest.param("p1", "acme/theirs", "p1", id="the second source's"),
+    pytest.param("p1", "acme/app/below", None, id="below the first source's, by whose naming it is an image"),
+    pytest.param("p1", "acme/nowhere", None, id="nobody's"),
+    pytest.param(None, "acme/app", "p0", id="a nobody's question"),
+    pytest.param(None, "acme/theirs", "p1", id="a nobody's question about the second source's"),
+]
+
+
+@pytest.mark.parametrize(("source", "path", "owner"), OWNERS)
+async def test_the_first_source_that_knows_a_path_owns_it(source: str | None, path: str, owner: str | None) -> None:
+    """Whoever a later source knows finds no project of theirs there."""
+    plugins = asked(_knows("acme/app", "acme/own"), _knows("acme/app", "acme/theirs", "acme/app/below"))
+    identity = Identity(source, CredentialKind.PERSONAL_ACCESS_TOKEN, "alice", "1")
+    found = await plugins.find_project(identity, path)
+    assert (found.source if found is not None else None) == owner
+
+
+async def test_a_group_has_the_projects_that_its_source_owns() -> None:
+    """Those that an earlier source knows are left out."""
+    plugins = asked(_knows("acme/app"), _knows("acme/app", "acme/theirs"))
+    found = await plugins.group_projects(ALICE, Group("acme", Visibility.PRIVATE, 1, source="p1"))
+    assert [(project.path, project.source) for project in found] == [("acme/theirs", "p1")]
+
+
+def _shows(*names: str) -> type[Sample]:
+    class Plugin(Sample):
+        """Hides repositories."""
+
+        @hookimpl
+        async def gateway_filter_repositories(self) -> list[str]:
+            """Show some."""
+            return list(names)
+
+    return Plugin
+
+
+async def test_a_source_is_not_asked_again_about_its_own_project() -> None:
+    """What it has shown to its user it need not show repository by repository; every other plugin still hides."""
+    plugins = asked(_shows("a"), _shows("b", "c"))
+    assert await plugins.filter_repositories(ALICE, ["a", "b", "c"]) == []
+    assert await plugins.seen_repositories(ALICE, ["a", "b", "c"]) == ["b", "c"]
+    assert await plugins.seen_repositories(ANONYMOUS, ["a", "b", "c"]) == []
+
+
+@pytest.mark.parametrize(("identity", "hides"), [(ALICE, False), (ANONYMOUS, True)])
+def test_a_source_hides_nothing_of_its_own(identity: Identity, hides: bool) -> None:  # noqa: FBT001 - a table's value
+    """From a nobody every plugin may hide."""
+    assert asked(_shows("a")).hides_repositories(identity) is hides
 
 
 # -- tags -----------------------------------------------------------------------------------------------

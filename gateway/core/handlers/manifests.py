@@ -15,10 +15,8 @@ from gateway.plugins import By, Manifest, MissingContentError
 
 async def get(exchange: Exchange) -> web.StreamResponse:
     """The manifest, byte for byte as it was pushed; only its head for HEAD."""
-    reference = exchange.route.reference
+    reference = await _named(exchange)
     head = exchange.request.method == "HEAD"
-    if reference is None or (isinstance(reference, Tag) and not await _sees(exchange, reference)):
-        raise _unknown(exchange)
     found = await (await exchange.store()).manifest(exchange.name, reference, head=head)
     if found is None:
         raise _unknown(exchange)
@@ -70,15 +68,20 @@ async def put(exchange: Exchange) -> web.StreamResponse:
 
 async def delete(exchange: Exchange) -> web.StreamResponse:
     """Delete a tag and nothing else, or a manifest with the tags that point at it."""
-    reference, client = exchange.route.reference, exchange.client
+    reference, client = await _named(exchange), exchange.client
     by = By(exchange.caller.identity.subject, "registry", client.address, client.request_id)
-    if reference is None or not await exchange.core.deletion.remove(exchange.name, reference, by):
+    if not await exchange.core.deletion.remove(exchange.name, reference, by):
         raise _unknown(exchange)
     return web.Response(status=202)
 
 
-async def _sees(exchange: Exchange, tag: Tag) -> bool:
-    return await exchange.core.plugins.sees_tag(exchange.caller.identity, exchange.name, tag)
+async def _named(exchange: Exchange) -> Reference:
+    """What the route names. Raises RegistryError where that is nothing, or a tag that is hidden from the caller."""
+    reference, identity = exchange.route.reference, exchange.caller.identity
+    seen = not isinstance(reference, Tag) or await exchange.core.plugins.sees_tag(identity, exchange.name, reference)
+    if reference is None or not seen:
+        raise _unknown(exchange)
+    return reference
 
 
 def _extra_tags(exchange: Exchange) -> list[Tag]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
-from gateway.plugins import Project, Reason, Repository, RepositoryName, Services, Unresolved, Visibility
+from gateway.plugins import Identity, Project, Reason, Repository, RepositoryName, Services, Unresolved, Visibility
 from plugins.naming import Plugin
 from plugins.naming.rules import candidates, problem
 
@@ -22,8 +22,9 @@ class Known:
     def __init__(self) -> None:
         self.asked: list[Sequence[str]] = []
 
-    async def project(self, candidates: Sequence[str]) -> Project | None:
+    async def project(self, candidates: Sequence[str], identity: Identity | None) -> Project | None:
         """Answer `Acme/App` where its path is among the candidates."""
+        del identity
         self.asked.append(candidates)
         return APP if "acme/app" in candidates else None
 
@@ -59,7 +60,7 @@ def test_candidates(name: str, expected: tuple[str, ...]) -> None:
 @pytest.mark.parametrize("name", ["acme/app", "acme/app/a", "acme/app/a/b"])
 async def test_up_to_two_extra_components(plugin: Plugin, name: str) -> None:
     """An image is its project, or up to two names below it."""
-    assert await plugin.gateway_resolve(RepositoryName(name)) == Repository(RepositoryName(name), APP)
+    assert await plugin.gateway_resolve(RepositoryName(name), None) == Repository(RepositoryName(name), APP)
 
 
 @pytest.mark.parametrize(
@@ -77,13 +78,13 @@ async def test_how_far_below_is_configurable(facts: Known, extra: int, name: str
     """An operator may allow fewer or more names below a project than GitLab."""
     nothing = cast("Any", None)
     plugin = Plugin(Plugin.Config(extra_components=extra), Services("n", cast("Any", facts), nothing, nothing, b""))
-    assert isinstance(await plugin.gateway_resolve(RepositoryName(name)), Repository) is found
+    assert isinstance(await plugin.gateway_resolve(RepositoryName(name), None), Repository) is found
 
 
 @pytest.mark.parametrize("name", ["acme/app/a/b/c", "acme/other", "acme/application"])
 async def test_no_project(plugin: Plugin, name: str) -> None:
     """Three extra names, or no project at all, belong to nobody; what was tried is for operators alone to hear."""
-    found = await plugin.gateway_resolve(RepositoryName(name))
+    found = await plugin.gateway_resolve(RepositoryName(name), None)
     assert isinstance(found, Unresolved)
     assert not found.public
     assert found.reason.code == "project"
@@ -94,7 +95,7 @@ async def test_no_project(plugin: Plugin, name: str) -> None:
 @pytest.mark.parametrize(("name", "count"), [("acme", 1), ("/".join("a" * 20), 20)])
 async def test_illegal_names_are_not_looked_up(plugin: Plugin, facts: Known, name: str, count: int) -> None:
     """A name that GitLab forbids is not asked for, and everybody may hear why."""
-    found = await plugin.gateway_resolve(RepositoryName(name))
+    found = await plugin.gateway_resolve(RepositoryName(name), None)
     message = f"a name has 2 to 19 components, this one has {count}"
     assert found == Unresolved(Reason("naming", message, "name an image after its project: GROUP/PROJECT"), public=True)
     assert facts.asked == []
