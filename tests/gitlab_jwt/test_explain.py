@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -99,6 +100,9 @@ def test_where_it_was_found(gateway_factory: GatewayFactory, own: FakeGitLab) ->
         own.mode = mode
         request_id = refused(gateway)
         own.mode = "ok"
+        if past(gateway, ADMIN, request_id).status == HTTPStatus.SERVICE_UNAVAILABLE:
+            # GitLab is left alone for a while after some failures in a row, also by who asks for the record.
+            return False
         said = heard(record(gateway, request_id))
         return len(said) == 2 and all(one.endswith(f"({source})") for one in said)
 
