@@ -164,10 +164,11 @@ class FaultyUpstream:
         self._ready.set()
         await self._end.wait()
         server.close()
-        others = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
-        for task in others:
-            task.cancel()
-        await asyncio.gather(*others, return_exceptions=True)
+        # A connection that is just being accepted becomes one more task.
+        while others := asyncio.all_tasks() - {asyncio.current_task()}:
+            for task in others:
+                task.cancel()
+            await asyncio.gather(*others, return_exceptions=True)
         # What was aborted is closed in the next turn of the loop.
         await asyncio.sleep(0)
 

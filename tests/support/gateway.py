@@ -154,11 +154,12 @@ class GatewayProcess:
         self.peer.kill()
 
     def end(self) -> None:
-        """Tidy up after a test: stop it unless it is gone already or never came."""
+        """Tidy up after a test: end it at once, unless it is gone already or never came."""
         if self._peer is not None and self._peer.running:
-            self.stop()
+            self.kill()
 
     def restart(self) -> None:
         """Stop it if it runs, and start it again on the same data and ports."""
-        self.end()
+        if self._peer is not None and self._peer.running:
+            self.stop()
         self.start()
