@@ -20,10 +20,10 @@ from gateway.core.database import Database, Query, Rows
 from gateway.core.manifests import platform, platforms
 from gateway.core.metadata import among
 from gateway.core.schema import manifests, repositories, tags
-from gateway.core.together import together
 from gateway.errors import ErrorCode, RegistryError
 from gateway.oci import ByteRange, Digest, RepositoryName
 from gateway.plugins import Backend
+from gateway.plugins.together import together
 
 MAX_CONFIG: Final = 8 * 1024 * 1024
 """Bytes of a config that is looked at; Docker's own limit for what it reads into memory is half of it."""

@@ -22,7 +22,6 @@ from gateway.core.manifests import read
 from gateway.core.metadata import MetadataStore, Seen
 from gateway.core.planning import Planning, Told, apply
 from gateway.core.reading import Reading
-from gateway.core.together import together
 from gateway.errors import ErrorCode, RegistryError
 from gateway.oci import Digest, RepositoryName, Tag
 from gateway.plugins import (
@@ -38,6 +37,7 @@ from gateway.plugins import (
 )
 from gateway.plugins.manager import Plugins
 from gateway.plugins.protocols import nobody_watches
+from gateway.plugins.together import together
 
 _ATTEMPTS: Final = 3
 _NEWS: Final = 30.0

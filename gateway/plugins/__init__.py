@@ -63,6 +63,7 @@ from gateway.plugins.protocols import (
     Upstream,
 )
 from gateway.plugins.scopes import DEPLOY_TOKEN_SCOPES, JOB_CEILING, TOKEN_SCOPES, ceiling
+from gateway.plugins.together import together
 from gateway.plugins.types import (
     ALL_ACTIONS,
     ANONYMOUS,
@@ -223,4 +224,5 @@ __all__ = [
     "name_pattern",
     "problems",
     "read_yaml",
+    "together",
 ]

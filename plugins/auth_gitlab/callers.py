@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from http import HTTPStatus
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 from urllib.parse import quote
 
 from gateway.plugins import (
@@ -22,6 +22,7 @@ from gateway.plugins import (
     RegistryLevel,
     Remembered,
     Visibility,
+    together,
 )
 from plugins.auth_gitlab.client import GitLab, UnavailableError, shaped
 from plugins.auth_gitlab.config import Config
@@ -29,8 +30,6 @@ from plugins.auth_gitlab.held import Asker, cache_key
 from plugins.auth_gitlab.questions import facts_of, is_key
 from plugins.auth_gitlab.strangers import Strangers
 from plugins.auth_gitlab.trail import Trail
-
-T = TypeVar("T")
 
 LONGEST: Final = timedelta(seconds=10)
 """For how long what a caller was shown is good."""
@@ -97,7 +96,7 @@ class Callers:
         first = await page(1)
         read, pages = [first], first["pages"]
         if pages is not None and pages <= _PAGES:
-            read += await _together([page(which) for which in range(2, pages + 1)])
+            read += await together([page(which) for which in range(2, pages + 1)])
         while pages is None and len(read[-1]["items"]) == _PER_PAGE and len(read) < _PAGES:
             # GitLab counts no list of more than 10,000.
             read.append(await page(len(read) + 1))
@@ -146,17 +145,6 @@ class Callers:
         if known["status"] == HTTPStatus.FORBIDDEN and forbidden:
             raise RegistryError(ErrorCode.DENIED, known["said"])
         return known["kept"]
-
-
-async def _together(questions: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
-    """The answers of all, in order. Raises what the first that fails raises; none goes on behind it."""
-    tasks = [asyncio.ensure_future(question) for question in questions]
-    try:
-        return await asyncio.gather(*tasks)
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def project_of(found: Mapping[str, Any], trail: Trail | None = None) -> Project:

@@ -6,14 +6,14 @@ import asyncio
 from typing import TYPE_CHECKING
 
 import pytest
-from pydantic import SecretStr
 from sqlalchemy import func, literal, select
 
 from gateway.config import DatabaseConfig
 from gateway.core import database as database_module
-from gateway.core.database import Database, Query, migrate
+from gateway.core.database import Database, Query
 from gateway.core.schema import repositories
 from gateway.errors import RegistryError
+from tests.support.databases import migrated
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -28,14 +28,7 @@ SHORT = Query(select(repositories.c.id))
 @pytest.fixture(params=["sqlite", "postgresql"])
 async def config(request: pytest.FixtureRequest, tmp_path: Path) -> DatabaseConfig:
     """Name a migrated, empty database of each engine."""
-    url = (
-        f"sqlite:///{tmp_path / 'gateway.db'}"
-        if request.param == "sqlite"
-        else request.getfixturevalue("postgres").database()
-    )
-    config = DatabaseConfig(url=SecretStr(url))
-    await migrate(config)
-    return config
+    return await migrated(request, request.param, tmp_path)
 
 
 @pytest.fixture

@@ -9,12 +9,11 @@ from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 
 import pytest
-from pydantic import SecretStr
 
-from gateway.config import DatabaseConfig
-from gateway.core.database import Database, migrate
+from gateway.core.database import Database
 from gateway.core.uploadrecords import CLAIM, KEPT, DatabaseUploads
 from gateway.plugins import Progress, UploadBusyError, UploadUnknownError
+from tests.support.databases import migrated
 from tests.support.passing import pass_time
 from tests.support.peers import run
 
@@ -28,13 +27,7 @@ async def workers(
     request: pytest.FixtureRequest, tmp_path: Path
 ) -> AsyncIterator[tuple[DatabaseUploads, DatabaseUploads]]:
     """Two workers, each with connections of its own to one database."""
-    url = (
-        f"sqlite:///{tmp_path / 'gateway.db'}"
-        if request.param == "sqlite"
-        else request.getfixturevalue("postgres").database()
-    )
-    config = DatabaseConfig(url=SecretStr(url))
-    await migrate(config)
+    config = await migrated(request, request.param, tmp_path)
     async with AsyncExitStack() as stack:
         found = []
         for _ in range(2):

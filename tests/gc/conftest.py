@@ -11,11 +11,10 @@ from typing import Any
 
 import pytest
 import structlog
-from pydantic import SecretStr
 from sqlalchemy import bindparam, select
 
 from gateway.config import DatabaseConfig
-from gateway.core.database import Database, Query, migrate
+from gateway.core.database import Database, Query
 from gateway.core.garbage import Permit, Report, Sweep, always
 from gateway.core.manifests import read
 from gateway.core.metadata import MetadataStore
@@ -24,6 +23,7 @@ from gateway.oci import MediaType
 from gateway.plugins import ANONYMOUS, Digest, GarbageRules, Manifest, Progress, Reference, RepositoryName, Tag
 from gateway.plugins.testing import chunks, new_upload
 from plugins.backend_local.store import LocalStore
+from tests.support.databases import migrated
 
 PROJECT = "acme"
 START = Progress("", 0)
@@ -57,14 +57,7 @@ EACH_ENGINE = pytest.mark.parametrize("database_config", ["sqlite", "postgresql"
 @pytest.fixture
 async def database_config(request: pytest.FixtureRequest, tmp_path: Path) -> DatabaseConfig:
     """Name a migrated, empty database."""
-    url = (
-        request.getfixturevalue("postgres").database()
-        if getattr(request, "param", "sqlite") == "postgresql"
-        else f"sqlite:///{tmp_path / 'gateway.db'}"
-    )
-    config = DatabaseConfig(url=SecretStr(url))
-    await migrate(config)
-    return config
+    return await migrated(request, getattr(request, "param", "sqlite"), tmp_path)
 
 
 @pytest.fixture

@@ -121,6 +121,7 @@ PUBLIC = [
     "name_pattern",
     "problems",
     "read_yaml",
+    "together",
 ]
 
 

@@ -25,6 +25,7 @@ from gateway.core.schema import tasks as table
 from gateway.core.tasks import MAX_FAILURES, DatabaseTasks
 from gateway.errors import ErrorCode, RegistryError
 from gateway.plugins import Task
+from tests.support.databases import migrated
 from tests.support.passing import pass_time
 
 if TYPE_CHECKING:
@@ -50,13 +51,7 @@ class Place:
 @pytest.fixture(params=["sqlite", "postgresql"])
 async def place(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Place]:
     """An empty database of each engine."""
-    url = (
-        f"sqlite:///{tmp_path / 'gateway.db'}"
-        if request.param == "sqlite"
-        else request.getfixturevalue("postgres").database()
-    )
-    config = DatabaseConfig(url=SecretStr(url))
-    await migrate(config)
+    config = await migrated(request, request.param, tmp_path)
     async with AsyncExitStack() as stack:
         yield Place(config, stack)
 
