@@ -93,7 +93,7 @@ class AnswerCache:
         """
         name = self._name(key)
         entry = self._local.get(name)
-        if entry is not None and entry.fresh_until > self._clock():
+        if entry is not None and self._fresh(entry):
             return Recalled(entry.value, "memory")
         waiting = self._asking.get(name)
         if waiting is None:
@@ -148,29 +148,35 @@ class AnswerCache:
     async def _find(self, name: str, ask: Ask, stale: float, on: type[Exception]) -> Recalled:
         old = self._local.get(name)
         found = await self._fetch(name)
-        if found is not None:
-            if found.fresh_until > self._clock():
-                self._local[name] = found
-                return Recalled(found.value, "redis")
+        if found is not None and self._fresh(found):
+            return self._shared_with_us(name, found)
+        if found is not None and (old is None or old.written < found.written):
             # What another replica heard later counts, above all that a credential is no good any more.
-            old = found if old is None or old.written < found.written else old
+            old = found
         locked = await self._lock(name)
-        if not locked:
-            found = await self._wait(name)
-            if found is not None:
-                self._local[name] = found
-                return Recalled(found.value, "redis")
         try:
-            answer = await ask()
-        except on:
-            if old is not None and old.stale_until > self._clock():
-                return Recalled(old.value, "stale")
-            raise
+            # Whoever held the lock before us may have kept an answer since our first look.
+            found = await (self._fetch(name) if locked else self._wait(name))
+            if found is not None and self._fresh(found):
+                return self._shared_with_us(name, found)
+            try:
+                answer = await ask()
+            except on:
+                if old is not None and old.stale_until > self._clock():
+                    return Recalled(old.value, "stale")
+                raise
+            await self._keep(name, answer, stale)
         finally:
             if locked:
                 await self._shared(lambda server: server.delete(f"{name}:lock"))
-        await self._keep(name, answer, stale)
         return Recalled(answer.value, "asked")
+
+    def _fresh(self, entry: _Entry) -> bool:
+        return entry.fresh_until > self._clock()
+
+    def _shared_with_us(self, name: str, found: _Entry) -> Recalled:
+        self._local[name] = found
+        return Recalled(found.value, "redis")
 
     async def _keep(self, name: str, answer: Remembered, stale: float) -> None:
         now = self._clock()
@@ -202,11 +208,11 @@ class AnswerCache:
         end = self._clock() + _LOCK
         while self._clock() < end:
             await asyncio.sleep(_POLL * random.uniform(0.5, 1.5))  # noqa: S311 - likewise
+            # In this order: whoever asks keeps the answer and then lets go of the lock.
+            over = await self._shared(lambda server: server.exists(f"{name}:lock")) != 1
             found = await self._fetch(name)
-            if found is not None and found.fresh_until > self._clock():
+            if over or (found is not None and self._fresh(found)):
                 return found
-            if await self._shared(lambda server: server.exists(f"{name}:lock")) != 1:
-                return None
         return None
 
     async def _shared(self, command: Callable[[Any], Awaitable[Any]]) -> Any:
