@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
+# Tests start hundreds of gateways: each would compile the whole program again where bytecode is switched off.
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: install run test lint bench clean
 

@@ -45,10 +45,21 @@ def _over(folder: Path, url: str, **keys: Any) -> Iterator[GatewayProcess]:
 
 @pytest.fixture(scope="module")
 def over_distribution(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayProcess]:
-    """Serve with two workers what a registry holds that asks for no credential."""
+    """Serve what a registry holds that trusts the tokens of this very gateway."""
     folder = tmp_path_factory.mktemp("over-distribution")
-    with distribution(folder) as upstream, _over(folder / "gateway", upstream.url) as process:
+    port = free_port()
+    backend = {
+        "use": "backend_distribution",
+        "url": f"http://127.0.0.1:{port}",
+        "username": ROOT.username,
+        "password": ROOT.password,
+    }
+    process = GatewayProcess(folder / "gateway", backend=backend, workers=2)
+    process.write_signing_key()
+    with distribution(folder, auth=trusting(process), port=port):
+        process.start()
         yield process
+        process.end()
 
 
 @pytest.fixture(scope="module")
@@ -67,25 +78,6 @@ def over_exclusive(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway
         _over(folder / "gateway", upstream.url, **keys) as process,
     ):
         yield process
-
-
-@pytest.fixture(scope="module")
-def over_tokens(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayProcess]:
-    """Serve what a registry holds that trusts the tokens of this very gateway."""
-    folder = tmp_path_factory.mktemp("over-tokens")
-    port = free_port()
-    backend = {
-        "use": "backend_distribution",
-        "url": f"http://127.0.0.1:{port}",
-        "username": ROOT.username,
-        "password": ROOT.password,
-    }
-    process = GatewayProcess(folder / "gateway", backend=backend, workers=2)
-    process.write_signing_key()
-    with distribution(folder, auth=trusting(process), port=port):
-        process.start()
-        yield process
-        process.end()
 
 
 @pytest.fixture(scope="module")
@@ -120,7 +112,7 @@ class TestLocalOnPostgreSQL(OCIProtocolContract):
 
 
 class TestOverDistribution(OCIProtocolContract):
-    """Distribution 2.8, for everybody."""
+    """Distribution 2.8 that trusts the gateway's own tokens, beside others who write to it."""
 
     @pytest.fixture
     def registry(self, over_distribution: GatewayProcess) -> Registry:
@@ -135,15 +127,6 @@ class TestOverExclusiveDistribution(OCIProtocolContract):
     def registry(self, over_exclusive: GatewayProcess) -> Registry:
         """Take the gateway over it."""
         return _registry(over_exclusive, OVER_DISTRIBUTION)
-
-
-class TestOverDistributionWithTokens(OCIProtocolContract):
-    """Distribution 2.8 that trusts the gateway's own tokens."""
-
-    @pytest.fixture
-    def registry(self, over_tokens: GatewayProcess) -> Registry:
-        """Take the gateway over it."""
-        return _registry(over_tokens, OVER_DISTRIBUTION)
 
 
 class TestOverAnotherGateway(OCIProtocolContract):

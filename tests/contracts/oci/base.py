@@ -8,9 +8,12 @@ from uuid import uuid4
 import pytest
 
 from .client import Client, Registry
+from .content import random_blob
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+
+_standing: dict[Registry, str] = {}
 
 
 class Contract:
@@ -31,6 +34,14 @@ class Contract:
     def repo(self, registry: Registry) -> str:
         """Name a repository that nobody has used."""
         return f"{registry.namespace}/r{uuid4().hex}"
+
+    @pytest.fixture
+    async def standing_repo(self, client: Client, registry: Registry, repo: str) -> str:
+        """Name a repository that exists, the same in all tests, for requests that are to change nothing in it."""
+        if registry not in _standing:
+            await client.push_blob(repo, random_blob())
+            _standing[registry] = repo
+        return _standing[registry]
 
     @pytest.fixture
     def other_repo(self, registry: Registry) -> str:

@@ -347,36 +347,33 @@ class HostileContract(Contract):
         *,
         client: Client,
         registry: Registry,
-        repo: str,
+        standing_repo: str,
         place: Callable[[str, str], str],
         method: str,
         digest: str,
     ) -> None:
         """A digest that can't exist is 400 or 404 (end-2, end-3, end-9, end-10)."""
         registry.require(STRICT_INPUT)
-        await client.push_blob(repo, random_blob())
-        reply = await _raw(client, method, place(repo, digest))
+        reply = await _raw(client, method, place(standing_repo, digest))
         assert reply.status in (400, 404)
         if method != "HEAD":
             client.refused(reply, 400, 404)
 
     @pytest.mark.parametrize("digest", MALFORMED_DIGESTS)
     async def test_referrers_of_malformed_digest(
-        self, client: Client, registry: Registry, repo: str, digest: str
+        self, client: Client, registry: Registry, standing_repo: str, digest: str
     ) -> None:
         """Referrers of a digest that breaks the grammar are 400 (end-12a)."""
         registry.require(REFERRERS)
-        await client.push_blob(repo, random_blob())
-        client.refused(await _raw(client, "GET", referrers_of(repo, digest)), 400)
+        client.refused(await _raw(client, "GET", referrers_of(standing_repo, digest)), 400)
 
     @pytest.mark.parametrize("digest", UNSUPPORTED_DIGESTS)
     async def test_referrers_of_unsupported_digest(
-        self, client: Client, registry: Registry, repo: str, digest: str
+        self, client: Client, registry: Registry, standing_repo: str, digest: str
     ) -> None:
         """Referrers of a digest that nothing can have are none, or refused (end-12a)."""
         registry.require(REFERRERS)
-        await client.push_blob(repo, random_blob())
-        reply = await _raw(client, "GET", referrers_of(repo, digest))
+        reply = await _raw(client, "GET", referrers_of(standing_repo, digest))
         if reply.status == 200:
             assert reply.json()["manifests"] == []
         else:
@@ -604,18 +601,19 @@ class HostileContract(Contract):
 
     @pytest.mark.parametrize("name", UPLOAD_IDS)
     @pytest.mark.parametrize("method", ["GET", "PATCH", "PUT", "DELETE"])
-    async def test_unknown_upload(self, client: Client, registry: Registry, repo: str, method: str, name: str) -> None:
+    async def test_unknown_upload(
+        self, client: Client, registry: Registry, standing_repo: str, method: str, name: str
+    ) -> None:
         """An upload that was never begun is unknown to every method, whatever its id looks like (end-5, end-6)."""
         if set(name) & set("%./?_"):
             registry.require(STRICT_ROUTING)
-        await client.push_blob(repo, random_blob())
-        target = f"/v2/{repo}/blobs/uploads/{name}"
+        target = f"/v2/{standing_repo}/blobs/uploads/{name}"
         body = b"content" if method in ("PATCH", "PUT") else b""
         if method == "PUT":
             target = with_query(target, digest=digest_of(body))
         headers = [("Content-Type", OCTET_STREAM), ("Content-Length", str(len(body)))]
         client.refused(await _raw(client, method, target, headers, body), 400, 404, 405)
-        assert (await client.get_blob(repo, digest_of(b"content"))).status == 404
+        assert (await client.get_blob(standing_repo, digest_of(b"content"))).status == 404
 
     @pytest.mark.parametrize("method", ["GET", "PATCH", "PUT", "DELETE"])
     @pytest.mark.parametrize("how", ["changed", "cut", "extended"])
@@ -745,15 +743,14 @@ class HostileContract(Contract):
 
     @pytest.mark.parametrize(("body", "media_type"), NO_MANIFESTS)
     async def test_body_that_is_no_manifest(
-        self, client: Client, registry: Registry, repo: str, body: bytes, media_type: str
+        self, client: Client, registry: Registry, standing_repo: str, body: bytes, media_type: str
     ) -> None:
         """What is no manifest, or one of schema 1, is refused and not stored (end-7a)."""
         registry.require(STRICT_INPUT)
-        await client.push_blob(repo, random_blob())
-        reply = await client.put_manifest(repo, "v1", Manifest(body, media_type))
+        reply = await client.put_manifest(standing_repo, "v1", Manifest(body, media_type))
         client.refused(reply, 400, 415, codes=["MANIFEST_INVALID", "UNSUPPORTED", "MANIFEST_UNVERIFIED"])
-        assert (await client.look("GET", repo, "v1")).status == 404
-        assert (await client.look("GET", repo, digest_of(body))).status == 404
+        assert (await client.look("GET", standing_repo, "v1")).status == 404
+        assert (await client.look("GET", standing_repo, digest_of(body))).status == 404
 
     @pytest.mark.parametrize("spoil", SPOILED_IMAGES)
     async def test_spoiled_image(
