@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.support.gateway import PROGRAM, GatewayProcess
+from tests.support.gateway import GatewayProcess, command
 from tests.support.peers import eventually
 from tests.support.people import (
     ALICE_EXPIRED,
@@ -32,8 +32,7 @@ if TYPE_CHECKING:
 
 def run(gateway: GatewayProcess, *arguments: str | Path, said: str = "") -> subprocess.CompletedProcess[str]:
     """Run the command as an operator does."""
-    command = [PROGRAM, "explain", "--config", gateway.config, *arguments]
-    return subprocess.run(command, input=said, capture_output=True, text=True, check=False, timeout=60)
+    return command("explain", "--config", gateway.config, *arguments, said=said)
 
 
 def explain(gateway: GatewayProcess, who: Account | None, wish: str, image: str) -> dict[str, Any]:

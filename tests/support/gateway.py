@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import http.client
 import os
+import subprocess
 import sys
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 import yaml
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from tests.support import people
+from tests.support import forking, people
 from tests.support.peers import Peer, PeerError, free_port
 from tests.support.wire import Credential, Wire
 
@@ -20,6 +22,20 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 PROGRAM = Path(sys.executable).parent / "registry-gateway"
+
+
+def command(*arguments: str | Path, said: str = "") -> subprocess.CompletedProcess[str]:
+    """Run a command of the program to its end, whatever it comes to, with *said* on its standard input."""
+    words = [str(word) for word in (PROGRAM, *arguments)]
+    with TemporaryFile() as stdin, TemporaryFile() as stdout, TemporaryFile() as stderr:
+        stdin.write(said.encode())
+        stdin.seek(0)
+        forked = forking.start(words, os.environ, Path.cwd(), (stdin.fileno(), stdout.fileno(), stderr.fileno()))
+        process = forked or subprocess.Popen(words, stdin=stdin, stdout=stdout, stderr=stderr)
+        status = process.wait(timeout=60)
+        stdout.seek(0)
+        stderr.seek(0)
+        return subprocess.CompletedProcess(words, status, stdout.read().decode(), stderr.read().decode())
 
 
 class Options(TypedDict, total=False):
@@ -109,6 +125,7 @@ class GatewayProcess:
             log=self.folder / "gateway.log",
             environment=own,
             folder=self.folder,
+            warm=True,
         )
         self._peer.wait_ready(self.ready)
 

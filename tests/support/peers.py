@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, NoReturn, Self, TypeVar
 import pytest
 
 from tests.install_peers import SEARCHED
+from tests.support import forking
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -121,7 +122,10 @@ def run(
 
 
 class Peer:
-    """A server that runs beside the tests as the leader of its own session, its output in a file."""
+    """A server that runs beside the tests as the leader of its own session, its output in a file.
+
+    With *warm* it is the program, forked where that is as good as a start of its own.
+    """
 
     def __init__(
         self,
@@ -131,17 +135,20 @@ class Peer:
         environment: Mapping[str, str] | None = None,
         folder: Path | None = None,
         stop_signal: signal.Signals = signal.SIGTERM,
+        warm: bool = False,
     ) -> None:
         words = [str(word) for word in arguments]
         self._log = log
         self._stop_signal = stop_signal
         self._name = Path(words[0]).name
-        with log.open("ab") as output:
-            self._process = subprocess.Popen(
+        with log.open("ab") as output, Path(os.devnull).open("rb") as nothing:
+            streams = (nothing.fileno(), output.fileno(), output.fileno())
+            forked = warm and forking.start(words, environment or {}, folder or Path.cwd(), streams)
+            self._process = forked or subprocess.Popen(
                 [program(words[0]), *words[1:]],
                 env=None if environment is None else dict(environment),
                 cwd=folder,
-                stdin=subprocess.DEVNULL,
+                stdin=nothing,
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,

@@ -13,8 +13,6 @@ from .content import random_blob
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-_standing: dict[Registry, str] = {}
-
 
 class Contract:
     """A part of the suite; the backend's own test class overrides ``registry``."""
@@ -35,13 +33,19 @@ class Contract:
         """Name a repository that nobody has used."""
         return f"{registry.namespace}/r{uuid4().hex}"
 
+    @pytest.fixture(scope="class")
+    @classmethod
+    def standing_repos(cls) -> list[str]:
+        """Give what `standing_repo` made."""
+        return []
+
     @pytest.fixture
-    async def standing_repo(self, client: Client, registry: Registry, repo: str) -> str:
+    async def standing_repo(self, client: Client, repo: str, standing_repos: list[str]) -> str:
         """Name a repository that exists, the same in all tests, for requests that are to change nothing in it."""
-        if registry not in _standing:
+        if not standing_repos:
             await client.push_blob(repo, random_blob())
-            _standing[registry] = repo
-        return _standing[registry]
+            standing_repos.append(repo)
+        return standing_repos[0]
 
     @pytest.fixture
     def other_repo(self, registry: Registry) -> str:
