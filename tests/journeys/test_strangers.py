@@ -153,12 +153,12 @@ def test_one_answer(gateway: GatewayProcess, upload: str, way: str, resource: st
     path, methods = LEGAL[resource]
     if "/" not in path.partition("?")[0]:
         path = upload + path
+    wires = {label: gateway.wire(comes(gateway, name)) for label, name in NAMES.items()}
     for method in METHODS:
         heard = {}
         for label, name in NAMES.items():
-            wire = gateway.wire(comes(gateway, name))
             body = b"{}" if method in {"POST", "PUT", "PATCH"} else None
-            answer = wire.send(method, f"/v2/{name}/{path}", body, {"Content-Type": images.MANIFEST})
+            answer = wires[label].send(method, f"/v2/{name}/{path}", body, {"Content-Type": images.MANIFEST})
             if method in methods:
                 assert answer.status == status, (method, label)
             else:
