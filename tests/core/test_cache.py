@@ -16,24 +16,32 @@ from gateway.config import CacheConfig
 from gateway.core import keys
 from gateway.core.cache import AnswerCache
 from gateway.plugins import Remembered
+from tests.support.peers import eventually
+from tests.support.redis import RedisServer
 from tests.support.redis import redis as running_redis
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
 
 
 @pytest.fixture
-async def replicas(tmp_path: Path) -> AsyncIterator[list[AnswerCache]]:
-    """Two processes' caches, with one key, before one Redis that has time to answer."""
+def redis(tmp_path: Path) -> Iterator[RedisServer]:
+    """Run a Redis of the test's own."""
     with running_redis(tmp_path / "redis") as server:
-        config = CacheConfig(url=SecretStr(server.url), timeout=timedelta(seconds=10))
-        secret = keys.ephemeral()
-        async with AsyncExitStack() as stack:
-            caches = [AnswerCache(config, secret, structlog.get_logger()) for _ in range(2)]
-            for cache in caches:
-                await stack.enter_async_context(cache.opened())
-            yield caches
+        yield server
+
+
+@pytest.fixture
+async def replicas(redis: RedisServer) -> AsyncIterator[list[AnswerCache]]:
+    """Two processes' caches, with one key, before one Redis that has time to answer."""
+    config = CacheConfig(url=SecretStr(redis.url), timeout=timedelta(seconds=10))
+    secret = keys.ephemeral()
+    async with AsyncExitStack() as stack:
+        caches = [AnswerCache(config, secret, structlog.get_logger()) for _ in range(2)]
+        for cache in caches:
+            await stack.enter_async_context(cache.opened())
+        yield caches
 
 
 async def test_replicas_ask_once_whenever_they_come(replicas: list[AnswerCache]) -> None:
@@ -57,7 +65,7 @@ async def test_replicas_ask_once_whenever_they_come(replicas: list[AnswerCache])
     assert Counter(asked.values()) == {1: 100}
 
 
-async def test_a_failure_holds_up_nobody(replicas: list[AnswerCache]) -> None:
+async def test_a_failure_holds_up_nobody(replicas: list[AnswerCache], redis: RedisServer) -> None:
     """Where the replica that asks hears nothing, the one that waited for it asks at once for itself."""
     one, other = replicas
     began, fail = asyncio.Event(), asyncio.Event()
@@ -73,7 +81,8 @@ async def test_a_failure_holds_up_nobody(replicas: list[AnswerCache]) -> None:
     first = asyncio.ensure_future(one.remember(b"key", unheard))
     await began.wait()
     second = asyncio.ensure_future(other.remember(b"key", heard))
-    await asyncio.sleep(0)
+    # It waits as soon as it has asked whether the lock still stands.
+    await asyncio.to_thread(eventually, lambda: "cmdstat_exists" in redis.info("commandstats"), "the other waits")
     fail.set()
     with pytest.raises(LookupError):
         await first
